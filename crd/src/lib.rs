@@ -1,0 +1,1 @@
+//! BootcNodePool and BootcNode as stored: types, limits, names. No decisions.

