@@ -1,1 +1,18 @@
 //! A stand-in for bootc on the hosts of the test bed.
+//!
+//! A host of the bed is no virtual machine and has no boot loader, so the real
+//! bootc cannot run on it. This program takes its place: the same command
+//! line, status JSON, exit codes, messages, sysroot lock and inotify traces as
+//! bootc 1.16.9 on ostree, pulling real images from a real registry; what it
+//! staged and finalised is the root that the host boots next.
+//!
+//! The binary runs on the host as `bootc` and, by its other name, as `ostree`.
+//! The library is what the bed uses on the machine: [`install::install`] makes
+//! a disk, [`boot::plan`] says what a disk boots, [`faults::Faults`] tells the
+//! stand-in to misbehave.
+
+pub mod boot;
+pub mod faults;
+pub mod install;
+pub mod origin;
+pub mod sysroot;

@@ -1,0 +1,3 @@
+//! `bootc` and, called by that name, `ostree`.
+
+fn main() {}
