@@ -1,1 +1,9 @@
-//! The cluster side of the bootc operator.
+//! The operator: how decisions of `fsm` are carried out on the cluster's side.
+//!
+//! Data goes one way: a watch, a timer or a result becomes an input (`observe`), the one task
+//! that owns the rollout folds it (`shell`), and what comes out is written (`apply`) or shown
+//! (`report`). No rule of a rollout lives here.
+
+pub mod args;
+pub mod health;
+pub mod lease;
