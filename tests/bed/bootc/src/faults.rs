@@ -34,6 +34,7 @@ fn second() -> usize {
 
 impl Faults {
     /// The file's place below a host's `/var`.
+    #[must_use]
     pub fn path(var: &Path) -> PathBuf {
         var.join("lib/bed/faults.json")
     }
@@ -61,6 +62,7 @@ impl Faults {
     }
 
     /// The boot entry that comes up when `first` is at the head of the list.
+    #[must_use]
     pub fn boot_entry(&self, first: &ImageInfo) -> usize {
         let hit = self.boot.iter().find(|f| {
             f.image == first.digest || first.version.as_deref() == Some(f.image.as_str())

@@ -1,11 +1,17 @@
 //! Making a disk: what `bootc install` does to a machine.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
+use crate::deploy::{deploy, make_backing};
 use crate::origin::ImageRef;
-use crate::sysroot::Deployment;
+use crate::pull;
+use crate::registry::Access;
+use crate::store::Store;
+use crate::sysroot::{BASE, Deployment, State, Sysroot};
 
 /// Where the first image comes from.
 #[derive(Clone, Debug)]
@@ -33,8 +39,44 @@ pub struct Install {
 }
 
 /// Makes the (existing, empty) folder `sysroot` a disk whose only deployment
-/// is the given image. Nothing is half done: without success there is no
-/// deployment on it.
-pub fn install(_sysroot: &Path, _install: &Install) -> Result<Deployment> {
-    anyhow::bail!("the store is not there yet")
+/// is the given image. The record of deployments is written last: without
+/// success the folder is no installed disk.
+pub fn install(sysroot: &Path, install: &Install) -> Result<Deployment> {
+    let sysroot = Sysroot::at(sysroot);
+    for dir in [
+        sysroot.trees(),
+        sysroot.var(),
+        sysroot.ostree().join("bootc"),
+        sysroot.root().join(BASE),
+    ] {
+        fs::create_dir_all(&dir).with_context(|| format!("Creating {}", dir.display()))?;
+    }
+    let store = Store::of(&sysroot);
+    store.prepare()?;
+    let origin = match &install.source {
+        Source::Layout(dir) => pull::Origin::Layout(dir.clone()),
+        Source::Registry { endpoint } => {
+            let access = Access {
+                endpoint: endpoint.clone(),
+                ..Access::default()
+            };
+            pull::Origin::registry(&install.image.image, &access)?
+        }
+    };
+    let image = origin.prepare()?;
+    origin.import(&store, &image, &mut |_, _| Ok(()))?;
+    let deployment = deploy(
+        &sysroot,
+        &store,
+        &install.base,
+        &install.image,
+        &image.digest,
+    )?;
+    make_backing(&sysroot, &deployment.id())?;
+    sysroot.save(&State {
+        deployments: vec![deployment.clone()],
+        images: BTreeMap::from([(install.image.pullspec(), image.digest)]),
+        cached_updates: BTreeMap::new(),
+    })?;
+    Ok(deployment)
 }

@@ -12,7 +12,12 @@
 //! stand-in to misbehave.
 
 pub mod boot;
+mod deploy;
 pub mod faults;
 pub mod install;
 pub mod origin;
+mod pull;
+mod registry;
+mod store;
 pub mod sysroot;
+mod unpack;

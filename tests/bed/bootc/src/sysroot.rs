@@ -36,6 +36,7 @@ pub struct Deployment {
 
 impl Deployment {
     /// `<checksum>.<serial>`, the name of its folder.
+    #[must_use]
     pub fn id(&self) -> String {
         format!("{}.{}", self.checksum, self.serial)
     }
@@ -96,36 +97,43 @@ impl Sysroot {
     }
 
     /// Where the disk is mounted.
+    #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
     }
 
     /// `ostree/`, home of the lock file.
+    #[must_use]
     pub fn ostree(&self) -> PathBuf {
         self.root.join("ostree")
     }
 
     /// `ostree/repo/`, the store of blobs.
+    #[must_use]
     pub fn repo(&self) -> PathBuf {
         self.root.join("ostree/repo")
     }
 
     /// `ostree/deploy/default/deploy/`, the folder of trees.
+    #[must_use]
     pub fn trees(&self) -> PathBuf {
         self.root.join(rel_trees())
     }
 
     /// The tree of one deployment.
+    #[must_use]
     pub fn tree(&self, id: &str) -> PathBuf {
         self.trees().join(id)
     }
 
     /// The host's `/var`, shared by all deployments.
+    #[must_use]
     pub fn var(&self) -> PathBuf {
         self.root.join(rel_var())
     }
 
     /// A deployment's overlay folders (`upper`, `work`).
+    #[must_use]
     pub fn backing(&self, id: &str) -> PathBuf {
         self.root.join(rel_backing(id))
     }
