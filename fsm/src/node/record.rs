@@ -1,0 +1,139 @@
+//! What is kept of a node's rollout: the annotation `bootc.dev/rollout`.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{image::Image, time::Timestamp};
+
+/// Where a node is in its rollout.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub enum State {
+    /// Runs its image, or is not told of one yet.
+    #[default]
+    Idle,
+    /// The agent pulls and deploys the image.
+    Staging,
+    /// The image is staged, locked; the node waits for a slot.
+    Staged,
+    /// It has a slot and is being cordoned.
+    Cordoned,
+    /// Its pods are being evicted.
+    Draining,
+    /// The reboot is approved.
+    Rebooting,
+    /// It runs the image and must show that it is well.
+    Verifying,
+    /// It is let go by its pool.
+    Leaving,
+}
+
+impl State {
+    /// All, in the order of a rollout.
+    pub const ALL: [Self; 8] = [
+        Self::Idle,
+        Self::Staging,
+        Self::Staged,
+        Self::Cordoned,
+        Self::Draining,
+        Self::Rebooting,
+        Self::Verifying,
+        Self::Leaving,
+    ];
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// What cannot be recomputed after a restart, stored in the same write as the effect that needs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Record {
+    /// Where the node is.
+    pub state: State,
+    /// Since when.
+    pub since: Timestamp,
+    /// When this was last written.
+    pub written: Timestamp,
+    /// The image that this update is for; what the agent is told to run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<Image>,
+    /// The reboot slot that the node holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slot: Option<Slot>,
+    /// `desiredImageState: Booted`, and what that is for. Stays after the update, when the boot
+    /// that it names is over and it is void.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
+    /// Number of the newest drain.
+    pub attempt: u32,
+    /// Reboots towards `image` that ended where they began.
+    pub tries: u32,
+    /// UID of the Node that this is about.
+    pub node_uid: String,
+    /// A drain that took too long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<DrainFault>,
+    /// Hops since the write before this one, which needed none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hops: Vec<Hop>,
+    /// W3C trace context of this update: one trace per node and image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+/// A reboot slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Slot {
+    /// The node was cordoned by somebody else when it took the slot.
+    pub was_cordoned: bool,
+    /// When it took it.
+    pub since: Timestamp,
+}
+
+/// Leave to reboot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Approval {
+    /// The boot for which it holds; `None` for an agent that does not name its boots.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
+    /// Digest of the image that ran then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// When it was given.
+    pub at: Timestamp,
+}
+
+/// A drain that took longer than the pool's `drainTimeoutSeconds`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainFault {
+    /// No other slot before this.
+    pub until: Timestamp,
+    /// How many in a row.
+    pub times: u32,
+    /// What the drain waited for.
+    pub message: String,
+}
+
+/// From one state to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hop {
+    /// From here.
+    pub from: State,
+    /// Since when it was there.
+    pub since: Timestamp,
+    /// To there.
+    pub to: State,
+    /// When.
+    pub at: Timestamp,
+    /// The event that did it, as the table of transitions names it.
+    pub cause: String,
+}
