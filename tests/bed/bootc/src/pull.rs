@@ -31,7 +31,7 @@ impl Origin {
     pub(crate) fn registry(image: &str, access: &Access) -> Result<Self> {
         let reference = parse(image)?;
         Ok(Self::Registry(
-            Client::connect(&reference, access)?,
+            Box::new(Client::connect(&reference, access)?),
             reference,
         ))
     }
