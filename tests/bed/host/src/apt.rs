@@ -48,26 +48,48 @@ pub enum Closure {
 /// that decides its contents; when it exists nothing is fetched. Must not be
 /// written to by the caller. Several processes may ask at the same time.
 pub fn unpacked(bed: &Path, name: &str, packages: &[&str], closure: Closure) -> Result<PathBuf> {
-    let tree = bed
-        .join("debian")
-        .join(format!("{name}-{}", key(&mirror(), packages, closure)));
+    let finish = Finish {
+        source: "",
+        run: |_| Ok(()),
+    };
+    unpacked_and_finished(bed, name, packages, closure, finish)
+}
+
+/// What is done to the unpacked files before anybody sees them.
+pub(crate) struct Finish {
+    /// Whatever decides what `run` does; part of the key.
+    pub(crate) source: &'static str,
+    /// Called with the directory that holds the files.
+    pub(crate) run: fn(&Path) -> Result<()>,
+}
+
+/// As [`unpacked`], with a step between unpacking and the directory's appearance.
+pub(crate) fn unpacked_and_finished(
+    bed: &Path,
+    name: &str,
+    packages: &[&str],
+    closure: Closure,
+    finish: Finish,
+) -> Result<PathBuf> {
+    let mirror = mirror();
+    let key = key(&mirror, packages, closure, finish.source);
+    let tree = bed.join("debian").join(format!("{name}-{key}"));
     if tree.is_dir() {
         return Ok(tree);
     }
-    let apt = Apt::lock(bed)?;
+    let apt = Apt::lock(bed, mirror)?;
     if !tree.is_dir() {
-        apt.fill(&tree, packages, closure)?;
+        apt.fill(&tree, packages, closure, finish.run)?;
     }
     Ok(tree)
 }
 
 /// The first 16 hex digits of a hash over all that decides what is unpacked.
-fn key(mirror: &str, packages: &[&str], closure: Closure) -> String {
+fn key(mirror: &str, packages: &[&str], closure: Closure, finish: &str) -> String {
     let mut hash = Sha256::new();
-    for part in [include_str!("apt.rs"), mirror, &format!("{closure:?}")]
-        .iter()
-        .chain(packages)
-    {
+    let closure = format!("{closure:?}");
+    let parts = [include_str!("apt.rs"), mirror, finish, &closure];
+    for part in parts.iter().chain(packages) {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
@@ -87,7 +109,7 @@ struct Apt {
 
 impl Apt {
     /// Waits for other users of the apt root and writes its settings.
-    fn lock(bed: &Path) -> Result<Self> {
+    fn lock(bed: &Path, mirror: String) -> Result<Self> {
         let root = std::path::absolute(bed.join("apt"))?;
         for directory in ["keys", "lists/partial", "cache/archives/partial"] {
             let path = root.join(directory);
@@ -97,7 +119,7 @@ impl Apt {
         lock.lock().context("cannot lock the bed's apt root")?;
         let apt = Self {
             root,
-            mirror: mirror(),
+            mirror,
             _lock: lock,
         };
         apt.write_settings()?;
@@ -117,7 +139,13 @@ impl Apt {
         Ok(())
     }
 
-    fn fill(&self, tree: &Path, packages: &[&str], closure: Closure) -> Result<()> {
+    fn fill(
+        &self,
+        tree: &Path,
+        packages: &[&str],
+        closure: Closure,
+        finish: fn(&Path) -> Result<()>,
+    ) -> Result<()> {
         eprintln!(
             "bed: fetching Debian {SUITE} packages from {}: {}",
             self.mirror,
@@ -133,6 +161,7 @@ impl Apt {
         self.download(&debs, packages, closure)?;
         let root = part.join("root");
         let count = extract_all(&debs, &root)?;
+        finish(&root)?;
         fs::rename(&root, tree)?;
         fs::remove_dir_all(&part)?;
         eprintln!("bed: unpacked {count} packages into {}", tree.display());
@@ -279,14 +308,15 @@ mod tests {
 
     #[test]
     fn the_key_changes_with_all_that_decides_the_contents() {
-        let base = key("m", &["a", "b"], Closure::Named);
-        assert_eq!(base, key("m", &["a", "b"], Closure::Named));
+        let base = key("m", &["a", "b"], Closure::Named, "");
+        assert_eq!(base, key("m", &["a", "b"], Closure::Named, ""));
         assert_eq!(base.len(), 16);
         for other in [
-            key("n", &["a", "b"], Closure::Named),
-            key("m", &["ab"], Closure::Named),
-            key("m", &["a"], Closure::Named),
-            key("m", &["a", "b"], Closure::Dependencies),
+            key("n", &["a", "b"], Closure::Named, ""),
+            key("m", &["ab"], Closure::Named, ""),
+            key("m", &["a"], Closure::Named, ""),
+            key("m", &["a", "b"], Closure::Dependencies, ""),
+            key("m", &["a", "b"], Closure::Named, "x"),
         ] {
             assert_ne!(base, other);
         }

@@ -1,6 +1,7 @@
 //! One host of the test bed: its disk, its boots, its namespaces.
 
 pub mod apt;
+pub mod base;
 
 /// Bytes as lower-case hex digits.
 fn hex(bytes: &[u8]) -> String {
