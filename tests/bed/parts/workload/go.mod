@@ -1,0 +1,3 @@
+module bootc.dev/bed/workload
+
+go 1.24

@@ -1,0 +1,86 @@
+//! Progress on standard error: what is being done, and for how long already.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// How long a step may be silent.
+const INTERVAL: Duration = Duration::from_secs(4);
+
+/// Says one line on standard error.
+pub fn say(line: impl fmt::Display) {
+    eprintln!("bed: {line}");
+}
+
+/// A step that may take long: says that it goes on every few seconds, and
+/// that it is done if it had said anything before.
+#[derive(Debug)]
+pub struct Step {
+    what: String,
+    started: Instant,
+    said: Instant,
+    spoke: bool,
+}
+
+impl Step {
+    /// Begins a step without a word: most of them are over at once.
+    #[must_use]
+    pub fn quiet(what: impl Into<String>) -> Self {
+        let now = Instant::now();
+        Self {
+            what: what.into(),
+            started: now,
+            said: now,
+            spoke: false,
+        }
+    }
+
+    /// Begins a step that is known to take long.
+    #[must_use]
+    pub fn new(what: impl Into<String>) -> Self {
+        let mut step = Self::quiet(what);
+        step.speak("");
+        step
+    }
+
+    /// To be called often: says a line when the last one is some seconds ago.
+    pub fn tick(&mut self, detail: &str) {
+        if self.said.elapsed() >= INTERVAL {
+            self.speak(detail);
+        }
+    }
+
+    /// Ends the step.
+    pub fn done(mut self) {
+        if self.spoke {
+            self.speak("done");
+        }
+    }
+
+    fn speak(&mut self, detail: &str) {
+        let elapsed = seconds(self.started.elapsed());
+        let gap = if detail.is_empty() { "" } else { ": " };
+        say(format_args!("[{elapsed:>6}] {}{gap}{detail}", self.what));
+        self.said = Instant::now();
+        self.spoke = true;
+    }
+}
+
+/// A duration as people write it: `4s`, `2m05s`.
+fn seconds(elapsed: Duration) -> String {
+    match elapsed.as_secs() {
+        s if s < 60 => format!("{s}s"),
+        s => format!("{}m{:02}s", s / 60, s % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elapsed_time_reads_well() {
+        assert_eq!(seconds(Duration::from_millis(900)), "0s");
+        assert_eq!(seconds(Duration::from_secs(59)), "59s");
+        assert_eq!(seconds(Duration::from_secs(125)), "2m05s");
+    }
+}
