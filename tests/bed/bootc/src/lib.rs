@@ -14,6 +14,7 @@
 pub mod boot;
 mod deploy;
 pub mod faults;
+pub mod files;
 pub mod install;
 pub mod origin;
 mod pull;
