@@ -8,6 +8,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use bed_host::apt::{self, Closure};
 use nix::sys::statvfs::statvfs;
 
 use super::recipe::Recipe;
@@ -126,6 +127,9 @@ fn compile(recipe: &Recipe, output: &Path) -> Result<()> {
     ]);
     command.arg("-o").arg(output).args(recipe.packages);
     command.env("CGO_ENABLED", if recipe.cgo { "1" } else { "0" });
+    if recipe.cgo {
+        command.envs(c_environment()?);
+    }
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -141,12 +145,34 @@ fn compile(recipe: &Recipe, output: &Path) -> Result<()> {
     bail!("go build failed:\n{}", shown.join("\n"))
 }
 
+/// Where the C compiler finds libseccomp, which is fetched and not installed.
+fn c_environment() -> Result<[(&'static str, String); 3]> {
+    let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+    let known = Command::new(&compiler).arg("--version").output();
+    if !known.is_ok_and(|output| output.status.success()) {
+        bail!(
+            "cannot run the C compiler `{compiler}`: install one (Debian, Ubuntu: apt install gcc libc6-dev)"
+        );
+    }
+    let root = apt::unpacked(
+        &paths::bed()?,
+        "libseccomp",
+        &["libseccomp-dev"],
+        Closure::Named,
+    )?;
+    let usr = root.join("usr").display().to_string();
+    let libraries = format!("{usr}/lib/{}-linux-gnu", std::env::consts::ARCH);
+    Ok([
+        ("PKG_CONFIG_PATH", format!("{libraries}/pkgconfig")),
+        ("CGO_CFLAGS", format!("-O2 -I{usr}/include")),
+        ("CGO_LDFLAGS", format!("-L{libraries}")),
+    ])
+}
+
 /// Shows which package is being compiled; answers all that was said.
 fn watch(child: &mut Child, source: &str) -> Result<Vec<String>> {
     let lines = lines(child.stderr.take().context("no output to watch")?);
-    let mut step = Step::new(format!(
-        "building {source} (minutes when it is the first time)"
-    ));
+    let mut step = Step::new(format!("building {source} (minutes the first time)"));
     let mut said = Vec::new();
     loop {
         match lines.recv_timeout(Duration::from_millis(500)) {
