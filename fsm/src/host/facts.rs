@@ -3,15 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Report, Task};
-
-/// Milliseconds since 1970.
-pub type Millis = u64;
+use crate::Timestamp;
 
 /// The newest that was seen of everything that a decision needs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     /// The time of this step.
-    pub now: Millis,
+    pub now: Timestamp,
     /// The boot that runs, as status names it: boot id, `+N` after N soft reboots.
     pub boot: String,
     /// What the `BootcNode` asks for.
@@ -22,6 +20,8 @@ pub struct Facts {
     pub unit: Option<Unit>,
     /// The registry credentials that we put on the host.
     pub auth: Auth,
+    /// When this boot and this agent began.
+    pub started: Started,
     /// What this host's tools offer.
     pub can: Can,
     /// The last report that the API server has accepted from us.
@@ -62,12 +62,10 @@ pub struct Spec {
     pub boot_it: bool,
     /// The boot for which that holds; `None` from an operator that does not say.
     pub approved_boot: Option<String>,
-    /// A soft reboot will do.
-    pub soft_reboot: bool,
     /// Credentials for the registry.
     pub secret: Option<Secret>,
     /// A person asked at this time for another try.
-    pub retry: Option<Millis>,
+    pub retry: Option<Timestamp>,
 }
 
 impl Spec {
@@ -144,8 +142,6 @@ pub struct Entry {
     pub incompatible: bool,
     /// Locked: a reboot does not boot it.
     pub locked: bool,
-    /// A soft reboot into it would do.
-    pub soft_reboot_capable: bool,
     /// Which deployment it is.
     pub deployment: Option<Deployment>,
 }
@@ -211,6 +207,17 @@ pub enum Auth {
     Written(String),
 }
 
+/// When things began: for the steps of an update that no agent could see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// The reboot that led to this boot was asked for, as noted on the host's disk.
+    pub asked: Option<Timestamp>,
+    /// This boot.
+    pub boot: Option<Timestamp>,
+    /// This agent.
+    pub agent: Timestamp,
+}
+
 /// What this host's tools offer, as their `--help` says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Can {
@@ -218,8 +225,6 @@ pub struct Can {
     pub lock: Lock,
     /// A staged image can be dropped.
     pub unstage: bool,
-    /// bootc can prepare a soft reboot.
-    pub soft_reboot: bool,
 }
 
 /// How an image is staged so that no reboot boots it by accident.

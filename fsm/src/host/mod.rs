@@ -23,12 +23,12 @@ mod machine;
 mod record;
 mod report;
 
-pub use effect::{Effect, Plan, Task};
+pub use effect::{Effect, Task};
 pub use event::{Event, due};
 pub use facts::{
-    Auth, Can, Deployment, Entry, Facts, Host, Image, Lock, Millis, News, Secret, Spec, Unit, View,
-    Wanted,
+    Auth, Can, Deployment, Entry, Facts, Host, Image, Lock, News, Secret, Spec, Started, Unit,
+    View, Wanted,
 };
-pub use machine::{Hop, Step, step};
+pub use machine::{Hop, MAX_HOPS, Step, step};
 pub use record::{Attempt, Outcome, Record, Reported, State, StepName, StepTime, Trouble};
-pub use report::{Degraded, DegradedReason, Images, Report};
+pub use report::{Degraded, DegradedReason, Report};

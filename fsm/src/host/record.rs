@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DegradedReason, Deployment, Entry, Facts, Millis, Report};
+use super::{DegradedReason, Deployment, Facts, Report};
+use crate::{Timestamp, time::Seconds};
 
 /// Where the host is; also the reason of its Idle condition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -35,12 +36,12 @@ pub struct Record {
     pub outcome: Option<Outcome>,
     /// The last step for this image failed.
     pub trouble: Option<Trouble>,
-    /// The credentials could not be put on the host.
-    pub auth_trouble: Option<Trouble>,
+    /// The credentials with this hash (empty: none) could not be put on the host, or removed.
+    pub auth_trouble: Option<(String, Trouble)>,
     /// Staged by us and no longer wanted: to be dropped.
     pub leftover: Option<String>,
     /// The reboot was asked for at this time, in this boot.
-    pub asked: Option<Millis>,
+    pub asked: Option<Timestamp>,
     /// How often locking the staged image failed.
     pub lock_failures: u8,
     /// The boot order was put right after a fall-back, or that failed.
@@ -57,7 +58,7 @@ pub struct Attempt {
     /// The boot in which it was made.
     pub boot: String,
     /// When.
-    pub at: Millis,
+    pub at: Timestamp,
     /// The deployment in the rollback slot at that time.
     pub rollback: Option<Deployment>,
 }
@@ -76,8 +77,10 @@ pub enum Outcome {
 pub struct Trouble {
     /// How often in a row.
     pub failures: u32,
+    /// When it failed last.
+    pub since: Timestamp,
     /// No try before this time.
-    pub retry_at: Millis,
+    pub retry_at: Timestamp,
     /// What was tried, the tool's own last lines, what happens next.
     pub message: String,
 }
@@ -103,9 +106,9 @@ pub struct StepTime {
     /// What was done.
     pub name: StepName,
     /// When it began.
-    pub start: Millis,
+    pub start: Timestamp,
     /// When it ended; `None` while it runs.
-    pub end: Option<Millis>,
+    pub end: Option<Timestamp>,
 }
 
 /// The agent's own last report, as the API server has it when the agent starts.
@@ -121,10 +124,10 @@ pub struct Reported {
     pub staged: Option<String>,
 }
 
-/// The first back-off, in milliseconds; it doubles with each failure.
-const FIRST_BACK_OFF: Millis = 10_000;
-/// The longest back-off, in milliseconds.
-const LONGEST_BACK_OFF: Millis = 600_000;
+/// The first back-off, in seconds; it doubles with each failure.
+const FIRST_BACK_OFF: u32 = 10;
+/// The longest back-off, in seconds.
+const LONGEST_BACK_OFF: u32 = 600;
 
 impl Trouble {
     /// One more failure after `before`. `message` gets the time of the next try appended.
@@ -134,17 +137,18 @@ impl Trouble {
         let wait = back_off(failures, facts.jitter);
         Self {
             failures,
-            retry_at: facts.now.saturating_add(wait),
-            message: format!("{message}; try {} in {} s", failures + 1, wait / 1000),
+            since: facts.now,
+            retry_at: facts.now + wait,
+            message: format!("{message}; try {} in {} s", failures + 1, wait.0),
         }
     }
 }
 
 /// How long to wait after so many failures: doubled each time, three quarters to five quarters of
 /// that, by `jitter` (0 to 1000).
-fn back_off(failures: u32, jitter: u16) -> Millis {
+fn back_off(failures: u32, jitter: u16) -> Seconds {
     let doubled = FIRST_BACK_OFF.saturating_mul(1 << failures.saturating_sub(1).min(10));
-    doubled.min(LONGEST_BACK_OFF) / 2000 * (1500 + Millis::from(jitter.min(1000)))
+    Seconds(doubled.min(LONGEST_BACK_OFF) * (1500 + u32::from(jitter.min(1000))) / 2000)
 }
 
 impl Record {
@@ -176,7 +180,8 @@ impl Record {
             .flatten()
             .map(|it| Trouble {
                 failures: 1,
-                retry_at: facts.now.saturating_add(back_off(1, facts.jitter)),
+                since: facts.now,
+                retry_at: facts.now + back_off(1, facts.jitter),
                 message: it.message.clone(),
             });
         Self {
@@ -204,17 +209,24 @@ impl Record {
 
     /// Is the next try not due yet?
     #[must_use]
-    pub fn waits(&self, now: Millis) -> bool {
+    pub fn waits(&self, now: Timestamp) -> bool {
         self.trouble.as_ref().is_some_and(|it| it.retry_at > now)
     }
 
-    /// Was `staged` staged by us?
-    pub(super) fn is_ours(&self, staged: &Entry) -> bool {
-        self.digest().is_some_and(|digest| staged.is(digest))
+    /// Is what is held against the image older than a person's wish for another try?
+    pub(super) fn is_older(&self, asked: Timestamp) -> bool {
+        let failed = self.trouble.as_ref().map(|it| it.since);
+        let fell = self.attempt.as_ref().filter(|_| self.fell_back);
+        failed.is_some_and(|since| since < asked) || fell.is_some_and(|it| it.at < asked)
+    }
+
+    /// Forgets what is held against the image.
+    pub(super) fn forgive(&mut self) {
+        (self.trouble, self.fell_back, self.lock_failures) = (None, false, 0);
     }
 
     /// A step begins; one of the same name is replaced.
-    pub(super) fn begin(&mut self, name: StepName, start: Millis) {
+    pub(super) fn begin(&mut self, name: StepName, start: Timestamp) {
         self.steps.retain(|step| step.name != name);
         self.steps.push(StepTime {
             name,
@@ -224,7 +236,7 @@ impl Record {
     }
 
     /// A step ends, if it runs.
-    pub(super) fn end(&mut self, name: StepName, end: Millis) {
+    pub(super) fn end(&mut self, name: StepName, end: Timestamp) {
         let mut steps = self.steps.iter_mut();
         if let Some(step) = steps.find(|step| step.name == name && step.end.is_none()) {
             step.end = Some(end);

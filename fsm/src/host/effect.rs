@@ -1,0 +1,203 @@
+//! What is to be done on the host next, in a state that the machine has reached.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Auth, Entry, Facts, Lock, News, Record, Secret, Spec, State, Unit, event::is_about};
+
+/// So often is locking tried before a staged image is left unlocked and reported so.
+pub(super) const LOCK_TRIES: u8 = 3;
+
+/// One thing to do on the host. It may be said again and again: it is dropped by whoever carries it
+/// out while another is under way, and repeated until the facts show it done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Effect {
+    /// Stop the unit: its image is not wanted any more.
+    Cancel(Unit),
+    /// Put the Secret's credentials on the host.
+    WriteAuth(Secret),
+    /// Take ours off again.
+    RemoveAuth,
+    /// Pull and deploy the image, locked as the host can.
+    Stage {
+        /// By digest.
+        image: String,
+        /// How it is locked.
+        lock: Lock,
+        /// The host verifies signatures: go on doing so.
+        sigpolicy: bool,
+    },
+    /// Lock what is staged.
+    Lock {
+        /// The image that is expected there.
+        image: String,
+    },
+    /// Let the next reboot boot what is staged.
+    Unlock {
+        /// The image that is expected there.
+        image: String,
+    },
+    /// Drop what is staged.
+    Unstage {
+        /// The image that is expected there.
+        image: String,
+    },
+    /// The host fell back, but its boot order still has the image first that did not hold: put the
+    /// booted one first.
+    Settle {
+        /// The image that did not hold.
+        image: String,
+    },
+    /// Read the `BootcNode` from the API server and `bootc status` once more.
+    Confirm {
+        /// The image that is about to be booted.
+        image: String,
+    },
+    /// Ask the host to reboot.
+    Reboot {
+        /// The image that it boots.
+        image: String,
+    },
+}
+
+/// Kind of an effect, by which its end is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Task {
+    /// Of [`Effect::Stage`].
+    Stage,
+    /// Of [`Effect::Lock`].
+    Lock,
+    /// Of [`Effect::Unlock`].
+    Unlock,
+    /// Of [`Effect::Unstage`].
+    Unstage,
+    /// Of [`Effect::Settle`].
+    Settle,
+    /// Of [`Effect::WriteAuth`] and [`Effect::RemoveAuth`].
+    Auth,
+    /// Of [`Effect::Confirm`].
+    Confirm,
+    /// Of [`Effect::Reboot`].
+    Reboot,
+}
+
+/// What is to be done now, if anything.
+pub(super) fn next(record: &Record, facts: &Facts, news: &News) -> Option<Effect> {
+    if record.asked.is_some() || facts.wanted == super::Wanted::Unknown {
+        return None;
+    }
+    if let Some(unit) = &facts.unit {
+        return (!is_wanted(unit, record)).then(|| Effect::Cancel(unit.clone()));
+    }
+    let spec = facts.wanted.spec();
+    let secret = spec.and_then(|spec| spec.secret.as_ref());
+    let credentials = auth(record, facts, secret);
+    if let Credentials::Do(effect) = credentials {
+        return Some(effect);
+    }
+    let view = facts.host.view()?;
+    if let Some(image) = leftover(record, facts) {
+        return Some(Effect::Unstage { image });
+    }
+    let spec = spec?;
+    match record.state {
+        State::Idle => None,
+        State::Staging => matches!(credentials, Credentials::Ready).then(|| Effect::Stage {
+            image: spec.image.clone(),
+            lock: facts.can.lock,
+            sigpolicy: [Some(&view.booted), view.staged.as_ref()]
+                .into_iter()
+                .flatten()
+                .any(verifies),
+        }),
+        State::Staged => lock(record, facts, spec, view.staged.as_ref()?),
+        State::Rebooting => reboot(record, facts, news, spec),
+    }
+}
+
+fn verifies(entry: &Entry) -> bool {
+    entry.image.as_ref().is_some_and(|image| image.sigpolicy)
+}
+
+/// A pull for another image than the record's is stopped; all else is short and runs to its end.
+fn is_wanted(unit: &Unit, record: &Record) -> bool {
+    unit.task != super::Task::Stage
+        || (record.state == State::Staging
+            && record
+                .digest()
+                .is_some_and(|digest| is_about(&unit.image, digest)))
+}
+
+enum Credentials {
+    Ready,
+    Wait,
+    Do(Effect),
+}
+
+/// The credentials come first: bootc reads them when it pulls.
+fn auth(record: &Record, facts: &Facts, secret: Option<&Secret>) -> Credentials {
+    let effect = match (secret, &facts.auth) {
+        (_, Auth::Unknown) => return Credentials::Wait,
+        (None, Auth::Absent) => return Credentials::Ready,
+        (Some(secret), Auth::Written(hash)) if *hash == secret.hash => return Credentials::Ready,
+        (Some(secret), _) => Effect::WriteAuth(secret.clone()),
+        (None, Auth::Written(_)) => Effect::RemoveAuth,
+    };
+    let about = secret.map_or("", |secret| &secret.hash);
+    let waits = record
+        .auth_trouble
+        .as_ref()
+        .is_some_and(|(hash, trouble)| hash == about && trouble.retry_at > facts.now);
+    if waits {
+        Credentials::Wait
+    } else {
+        Credentials::Do(effect)
+    }
+}
+
+/// Something that we staged, that is no longer wanted and can be dropped.
+fn leftover(record: &Record, facts: &Facts) -> Option<String> {
+    let image = record.leftover.as_ref().filter(|_| facts.can.unstage)?;
+    let staged = facts.host.view()?.staged.as_ref()?;
+    let digest = super::facts::digest_of(image).unwrap_or(image);
+    staged.is(digest).then(|| image.clone())
+}
+
+/// Lock what is staged. Only what is staged by digest: for a tag bootc would look for a newer image.
+fn lock(record: &Record, facts: &Facts, spec: &Spec, staged: &Entry) -> Option<Effect> {
+    let by_digest = staged
+        .image
+        .as_ref()
+        .is_some_and(|image| image.reference.contains('@'));
+    let wanted = !staged.locked && by_digest && !spec.approves(&facts.boot);
+    (wanted && facts.can.lock != Lock::No && record.lock_failures < LOCK_TRIES).then(|| {
+        Effect::Lock {
+            image: spec.image.clone(),
+        }
+    })
+}
+
+/// The way down. Each stretch is gone only if the report `Rebooting` with this attempt stands in the
+/// API server and everything was read again just now; the unlock is one stretch, the reboot the next.
+fn reboot(record: &Record, facts: &Facts, news: &News, spec: &Spec) -> Option<Effect> {
+    let attempt = record.attempt.as_ref()?;
+    let view = facts.host.view()?;
+    if attempt.boot != facts.boot {
+        let image = attempt.digest.clone();
+        return (view.rollback_queued && !record.settled).then_some(Effect::Settle { image });
+    }
+    let reported = facts.reported.as_ref().is_some_and(|report| {
+        report.state == State::Rebooting && report.attempt.as_ref() == Some(attempt)
+    });
+    let staged = view.staged.as_ref()?;
+    let holds =
+        spec.approves(&facts.boot) && spec.digest() == attempt.digest && staged.is(&attempt.digest);
+    if !reported || !holds {
+        return None;
+    }
+    let image = spec.image.clone();
+    Some(match news {
+        News::Confirmed if staged.locked => Effect::Unlock { image },
+        News::Confirmed => Effect::Reboot { image },
+        _ => Effect::Confirm { image },
+    })
+}
