@@ -5,5 +5,6 @@
 //! (`report`). No rule of a rollout lives here.
 
 pub mod args;
+pub mod drain;
 pub mod health;
 pub mod lease;
