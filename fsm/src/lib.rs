@@ -8,10 +8,12 @@
 //! Do not put here: anything that waits, reads a clock or knows Kubernetes' wire types.
 
 pub mod command;
+pub mod host;
 pub mod image;
 pub mod input;
 pub mod names;
 pub mod node;
+pub mod pool;
 pub mod rollout;
 pub mod time;
 pub mod view;
