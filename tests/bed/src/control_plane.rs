@@ -60,6 +60,8 @@ pub struct Config {
     pub audit_policy: Option<String>,
     /// Further flags of kube-apiserver.
     pub api_server_flags: Vec<String>,
+    /// Further flags of kube-controller-manager.
+    pub controller_manager_flags: Vec<String>,
     /// Where it serves; unset: free ports of the loopback address.
     pub addresses: Option<Addresses>,
 }

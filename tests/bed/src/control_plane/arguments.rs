@@ -38,7 +38,7 @@ pub(super) fn programs(
     if config.controller_manager {
         programs.insert(
             Component::ControllerManager,
-            program("kube-controller-manager", controller_manager(dir)),
+            program("kube-controller-manager", controller_manager(config, dir)),
         );
     }
     if config.scheduler {
@@ -109,9 +109,9 @@ fn api_server(config: &Config, addresses: &Addresses, dir: &Path) -> Result<Vec<
     Ok(flags)
 }
 
-fn controller_manager(dir: &Path) -> Vec<String> {
+fn controller_manager(config: &Config, dir: &Path) -> Vec<String> {
     let pki = |file: &str| dir.join("pki").join(file).display().to_string();
-    vec![
+    let flags = vec![
         format!("--kubeconfig={}", dir.join("kubeconfig").display()),
         format!(
             "--service-account-private-key-file={}",
@@ -127,7 +127,10 @@ fn controller_manager(dir: &Path) -> Vec<String> {
         // A host boots in a second or two; the defaults would never see it go.
         "--node-monitor-period=1s".to_owned(),
         "--node-monitor-grace-period=8s".to_owned(),
-    ]
+    ];
+    let further = config.controller_manager_flags.iter().cloned();
+    // Of a flag given twice the later one counts, of a list all of them.
+    flags.into_iter().chain(further).collect()
 }
 
 fn scheduler(dir: &Path) -> Vec<String> {
