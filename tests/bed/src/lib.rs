@@ -4,6 +4,7 @@
 //! network plugins, all built from Go modules into `<target>/bed` ([`parts`]).
 
 pub mod control_plane;
+pub mod image;
 pub mod parts;
 pub mod paths;
 pub mod process;
