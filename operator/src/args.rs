@@ -28,7 +28,7 @@ pub struct Args {
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub allow_insecure_registry: bool,
 
-    /// How log lines look; RUST_LOG says which of them there are
+    /// How log lines look; the variable `RUST_LOG` says which of them there are
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 }

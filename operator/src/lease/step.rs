@@ -82,6 +82,7 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as the API answers")]
     fn reading(version: &str, holder: Option<&str>) -> Option<Reading> {
         let holder = holder.map(str::to_owned);
         Some(Reading {

@@ -1,0 +1,101 @@
+//! The three watches, and the check before them.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use futures::{Stream, StreamExt as _};
+use kube::{
+    Api, Client,
+    api::ListParams,
+    runtime::{
+        WatchStreamExt as _,
+        watcher::{self, Event, watcher},
+    },
+};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::warn;
+
+use super::{
+    index::Watch,
+    wire::{BootcNode, Node, Pool, Watched},
+};
+
+/// How long the first question may take.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long an API server that does not answer is asked again before the start fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long between two questions.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Everything that happens to Nodes, `BootcNode`s and pools: first the lists, then changes, for
+/// ever. A watch that breaks off is taken up again with back-off.
+pub fn watch(client: &Client) -> impl Stream<Item = Watch> + Send + use<> {
+    let nodes = events::<Node>(client).map(Watch::Node).boxed();
+    let bootc_nodes = events::<BootcNode>(client).map(Watch::BootcNode).boxed();
+    let pools = events::<Pool>(client).map(Watch::Pool).boxed();
+    futures::stream::select_all([nodes, bootc_nodes, pools])
+}
+
+fn events<W: Watched + 'static>(client: &Client) -> impl Stream<Item = Event<W>> + Send + use<W> {
+    watcher(Api::<W>::all(client.clone()), watcher::Config::default())
+        .default_backoff()
+        .filter_map(async |event| match event {
+            Ok(event) => Some(event.modify(Watched::trim)),
+            Err(error) => {
+                warn!(kind = %W::kind(&()), %error, "the watch broke off and is taken up again");
+                None
+            }
+        })
+}
+
+/// Whether the API server is there and knows our kinds; says what to do where it is or does not.
+pub async fn check(client: &Client) -> anyhow::Result<()> {
+    let start = Instant::now();
+    loop {
+        let pools = list_one::<Pool>(client).await;
+        let answer = match pools {
+            Ok(()) => list_one::<BootcNode>(client).await,
+            Err(error) => Err(error),
+        };
+        match answer {
+            Ok(()) => return Ok(()),
+            Err(error) => explain(&error)?,
+        }
+        if start.elapsed() > PATIENCE {
+            bail!(
+                "the API server does not answer; check the address and credentials in KUBECONFIG, \
+                 or in a pod its service account and network"
+            );
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+async fn list_one<W: Watched>(client: &Client) -> Result<(), kube::Error> {
+    let api = Api::<W>::all(client.clone());
+    let one = ListParams::default().limit(1);
+    match timeout(ANSWER, api.list_metadata(&one)).await {
+        Ok(answer) => answer.map(drop),
+        Err(_) => Err(kube::Error::Service(
+            format!("no answer within {ANSWER:?}").into(),
+        )),
+    }
+}
+
+/// Fails where asking again cannot help.
+fn explain(error: &kube::Error) -> anyhow::Result<()> {
+    let kube::Error::Api(status) = error else {
+        warn!(%error, "the API server does not answer, asking again");
+        return Ok(());
+    };
+    let install = "kubectl apply -f deploy/install.yaml";
+    let fatal = |what: &str| Err(anyhow::anyhow!("{status}")).context(format!("{what}: {install}"));
+    match status.code {
+        404 => fatal("the API server does not know BootcNodePool and BootcNode; install the CRDs"),
+        401 | 403 => fatal("the operator may not list BootcNodePools; install its ClusterRole"),
+        _ => {
+            warn!(%error, "the API server is not ready, asking again");
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The objects as they come over the wire, cut down to the fields in use: a Node has kilobytes of
+//! images and addresses that no decision looks at.
+//!
+//! The parts that people and other programs write are decoded one by one ([`Part`]). A status of a
+//! stranger's shape then costs that status and not the object, let alone the stream: a guard around
+//! the whole object would lose its spec and annotations as well.
+
+use std::fmt;
+
+use k8s_openapi::{api::core::v1, apimachinery::pkg::apis::meta::v1::Time};
+use kube::{Resource, core::ObjectMeta};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+
+/// A Node.
+#[derive(Clone, Debug, Deserialize, Resource)]
+#[resource(inherit = "v1::Node")]
+pub struct Node {
+    /// Name, labels, our annotations and the version.
+    pub metadata: ObjectMeta,
+    /// What is wanted of it.
+    #[serde(default)]
+    pub spec: Part<NodeSpec>,
+    /// What the kubelet says.
+    #[serde(default)]
+    pub status: Part<NodeStatus>,
+}
+
+/// The part of a Node's spec that is looked at.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct NodeSpec {
+    /// Cordoned.
+    #[serde(default)]
+    pub unschedulable: bool,
+}
+
+/// The part of a Node's status that is looked at.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// Among them Ready.
+    #[serde(default)]
+    pub conditions: Vec<NodeCondition>,
+    /// Which boot this is.
+    #[serde(default)]
+    pub node_info: NodeInfo,
+}
+
+/// A condition of a Node.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeCondition {
+    /// Its name.
+    pub r#type: String,
+    /// True, False or Unknown.
+    pub status: String,
+    /// When the status last changed.
+    #[serde(default)]
+    pub last_transition_time: Option<Time>,
+}
+
+/// What the kubelet says about its host.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct NodeInfo {
+    /// The kernel's boot id.
+    #[serde(default, rename = "bootID")]
+    pub boot_id: String,
+}
+
+/// A `BootcNode`.
+#[derive(Clone, Debug, Deserialize, Resource)]
+#[resource(inherit = "crd::BootcNode")]
+pub struct BootcNode {
+    /// Name, owner, our annotations and the version.
+    pub metadata: ObjectMeta,
+    /// What the agent is told.
+    #[serde(default)]
+    pub spec: Part<crd::BootcNodeSpec>,
+    /// What the agent says.
+    #[serde(default)]
+    pub status: Part<crd::BootcNodeStatus>,
+}
+
+/// A `BootcNodePool`.
+#[derive(Clone, Debug, Deserialize, Resource)]
+#[resource(inherit = "crd::BootcNodePool")]
+pub struct Pool {
+    /// Name, finalizers, our annotation and the version.
+    pub metadata: ObjectMeta,
+    /// What people ask for.
+    #[serde(default)]
+    pub spec: Part<crd::BootcNodePoolSpec>,
+    /// The status as it stands.
+    #[serde(default)]
+    pub status: Part<crd::BootcNodePoolStatus>,
+}
+
+/// A part of an object, decoded by itself.
+#[derive(Clone, Debug, Default)]
+pub enum Part<T> {
+    /// It is not there.
+    #[default]
+    Missing,
+    /// It is what it should be.
+    Is(T),
+    /// It has another shape; why.
+    Odd(String),
+}
+
+impl<T> Part<T> {
+    /// The part where it is there and has the right shape.
+    pub fn get(&self) -> Option<&T> {
+        match self {
+            Self::Is(part) => Some(part),
+            Self::Missing | Self::Odd(_) => None,
+        }
+    }
+
+    /// Why it cannot be read, where that is so.
+    pub fn odd(&self) -> Option<&str> {
+        match self {
+            Self::Odd(why) => Some(why),
+            Self::Missing | Self::Is(_) => None,
+        }
+    }
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Part<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(deserializer)?;
+        if value.is_null() {
+            return Ok(Self::Missing);
+        }
+        Ok(match serde_json::from_value(value) {
+            Ok(part) => Self::Is(part),
+            Err(error) => Self::Odd(error.to_string()),
+        })
+    }
+}
+
+/// An object of one of the three kinds that are watched.
+pub trait Watched:
+    Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug + Send
+{
+    /// Drops what nobody looks at, before the object is passed on.
+    fn trim(&mut self) {
+        let meta = self.meta_mut();
+        meta.managed_fields = None;
+        if let Some(annotations) = &mut meta.annotations {
+            annotations.retain(|name, _| name.starts_with(crd::names::PREFIX));
+        }
+    }
+}
+
+impl Watched for Node {}
+impl Watched for BootcNode {}
+impl Watched for Pool {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_part_of_another_shape_leaves_the_rest_readable() {
+        let node: BootcNode = serde_json::from_value(json!({
+            "metadata": { "name": "w1", "annotations": { "bootc.dev/rollout": "{" } },
+            "spec": { "desiredImage": "r/os@sha256:1" },
+            "status": { "booted": 5 },
+        }))
+        .unwrap();
+        assert_eq!(node.metadata.name.as_deref(), Some("w1"));
+        assert!(node.spec.get().is_some());
+        assert!(node.status.odd().is_some());
+    }
+
+    #[test]
+    fn only_our_annotations_are_kept() {
+        let mut node: Node = serde_json::from_value(json!({
+            "metadata": {
+                "name": "w1",
+                "annotations": { "bootc.dev/cordoned-by": "p", "other": "x" },
+                "managedFields": [{ "manager": "kubelet" }],
+            },
+        }))
+        .unwrap();
+        node.trim();
+        let annotations = node.metadata.annotations.unwrap();
+        assert_eq!(
+            annotations.keys().collect::<Vec<_>>(),
+            ["bootc.dev/cordoned-by"]
+        );
+        assert_eq!(node.metadata.managed_fields, None);
+        assert!(matches!(node.status, Part::Missing));
+    }
+}
