@@ -8,3 +8,6 @@ pub mod args;
 pub mod drain;
 pub mod health;
 pub mod lease;
+pub mod observe;
+pub mod secrets;
+pub mod words;

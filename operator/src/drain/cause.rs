@@ -7,6 +7,7 @@ use std::{fmt, time::Duration};
 use kube::core::{Status, response::StatusCause};
 
 use super::pod::PodName;
+use crate::words::{self, plain};
 
 /// What the API server names the cause of a refusal by a budget.
 const BUDGET_CAUSE: &str = "DisruptionBudget";
@@ -16,8 +17,6 @@ const BUDGET_PREFIX: &str = "The disruption budget ";
 const MANY_BUDGETS: &str = "more than one PodDisruptionBudget";
 /// The cause of every refusal in a namespace that is being deleted.
 const NAMESPACE_GOING: &str = "NamespaceTerminating";
-/// A webhook may answer with pages; a condition has room for a few lines.
-const LONGEST: usize = 400;
 
 /// Why a drain waits for a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,7 +166,7 @@ pub(super) fn read(pod: &PodName, answer: Result<(), kube::Error>) -> Answer {
     match answer {
         Ok(()) => Answer::Accepted,
         Err(kube::Error::Api(status)) => read_status(pod, &status),
-        Err(error) => Answer::refused(Cause::Unreachable(plain(&error.to_string()))),
+        Err(error) => Answer::refused(Cause::Unreachable(words::request(&error))),
     }
 }
 
@@ -217,15 +216,6 @@ fn budget(pod: &PodName, status: &Status) -> Option<Cause> {
             detail: said,
         },
     })
-}
-
-/// One line of bounded length.
-pub(super) fn plain(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
-        None => line,
-    }
 }
 
 #[cfg(test)]
@@ -347,14 +337,5 @@ mod tests {
             stopping(true, &[]),
             "still stopping after its 30 s; is the kubelet of its node well?"
         );
-    }
-
-    #[test]
-    fn a_page_of_text_becomes_a_line() {
-        let long = "ä\n".repeat(3 * LONGEST);
-        let line = plain(&long);
-        assert_eq!(line.chars().count(), LONGEST + 1);
-        assert!(line.ends_with('…') && !line.contains('\n'));
-        assert_eq!(plain(" short  text\n"), "short text");
     }
 }

@@ -43,7 +43,7 @@ pub struct DrainEvent {
     /// The node that is drained.
     pub node: Arc<str>,
     /// The attempt that was started; one of an earlier attempt is void.
-    pub attempt: u64,
+    pub attempt: u32,
     /// What it says.
     pub report: Report,
 }
@@ -174,7 +174,7 @@ pub struct Drains {
 
 #[derive(Debug)]
 struct Running {
-    attempt: u64,
+    attempt: u32,
     cancelled: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
@@ -216,7 +216,7 @@ impl Drains {
     ///
     /// Pods created before `cordoned` all have to go. It must therefore be the time of the cordon
     /// and not of this call, or a restarted operator would take pods that came back for old ones.
-    pub fn start(&mut self, node: &str, attempt: u64, cordoned: Timestamp) {
+    pub fn start(&mut self, node: &str, attempt: u32, cordoned: Timestamp) {
         let same = |running: &Running| running.attempt == attempt && !running.task.is_finished();
         if self.running.get(node).is_some_and(same) {
             return;

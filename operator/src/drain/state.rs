@@ -10,9 +10,10 @@ use tokio::time::Instant;
 use super::{
     Waits,
     board::{Board, Target},
-    cause::{self, Answer},
+    cause::Answer,
     pod::{Pod, PodName, PodView, Uid},
 };
+use crate::words;
 
 /// When a watch whose list has not come is given up for a new one; longer than its own back-off.
 const LISTING: Duration = Duration::from_secs(60);
@@ -102,7 +103,7 @@ impl State {
             watcher::Error::WatchStartFailed(_) => self.watch_until = Some(self.now + REFUSED),
             _ => return,
         }
-        self.trouble = Some(cause::plain(&error.to_string()));
+        self.trouble = Some(words::watch(error));
     }
 
     /// An eviction was answered.

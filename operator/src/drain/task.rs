@@ -39,6 +39,7 @@ use super::{
     pod::{Pod, PodView, Uid},
     state::State,
 };
+use crate::words;
 
 /// The deadline of an eviction: an admission webhook may take 30 s, and giving up before it would
 /// let a slow webhook block a pod for ever.
@@ -51,7 +52,7 @@ pub(super) struct Task {
     pub(super) client: Client,
     pub(super) settings: Settings,
     pub(super) node: Arc<str>,
-    pub(super) attempt: u64,
+    pub(super) attempt: u32,
     pub(super) cordoned: Timestamp,
     pub(super) cancelled: Arc<AtomicBool>,
     pub(super) slots: Arc<Semaphore>,
@@ -123,7 +124,7 @@ impl Task {
         let params = ListParams::default().fields(&self.selector());
         match timeout(LIST, api.list(&params)).await {
             Ok(Ok(list)) => Ok(list.items.iter().filter_map(Pod::read).collect()),
-            Ok(Err(error)) => Err(cause::plain(&error.to_string())),
+            Ok(Err(error)) => Err(words::request(&error)),
             Err(_) => Err(format!(
                 "no answer to a list of its pods in {} s",
                 LIST.as_secs()
