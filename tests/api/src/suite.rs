@@ -1,0 +1,253 @@
+//! One control plane with everything installed, for all tests of a run.
+
+use std::{future::Future, path::PathBuf, process::Stdio, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use bed::{
+    control_plane::{Config, ControlPlane, Identity},
+    paths, progress,
+};
+use crd::{
+    BootcNode,
+    names::{
+        GROUP_BREAK_GLASS, NAMESPACE_AGENT, NAMESPACE_OPERATOR, SERVICE_ACCOUNT_AGENT,
+        SERVICE_ACCOUNT_OPERATOR,
+    },
+};
+use k8s_openapi::api::{
+    authentication::v1::TokenRequest, core::v1::ServiceAccount, rbac::v1::ClusterRoleBinding,
+};
+use kube::{
+    Api, Client,
+    api::PostParams,
+    config::{AuthInfo, KubeConfigOptions, Kubeconfig},
+};
+use libtest_mimic::Trial;
+use serde_json::json;
+use tokio::{io::AsyncWriteExt as _, process::Command, runtime::Handle, time::timeout};
+
+use crate::wait;
+
+/// How long a whole test may take.
+const TEST: Duration = Duration::from_mins(5);
+/// How long one call of kubectl may take.
+const KUBECTL: Duration = Duration::from_mins(1);
+
+/// A service account.
+#[derive(Clone, Copy, Debug)]
+pub struct Account {
+    /// Its namespace.
+    pub namespace: &'static str,
+    /// Its name.
+    pub name: &'static str,
+}
+
+impl Account {
+    /// The operator's.
+    pub const OPERATOR: Self = Self {
+        namespace: NAMESPACE_OPERATOR,
+        name: SERVICE_ACCOUNT_OPERATOR,
+    };
+    /// The agent's.
+    pub const AGENT: Self = Self {
+        namespace: NAMESPACE_AGENT,
+        name: SERVICE_ACCOUNT_AGENT,
+    };
+
+    /// The user that its tokens stand for.
+    #[must_use]
+    pub fn user(self) -> String {
+        format!("system:serviceaccount:{}:{}", self.namespace, self.name)
+    }
+}
+
+/// The control plane and who talks to it.
+pub struct Suite {
+    cluster: ControlPlane,
+    runtime: Handle,
+    /// May do everything that admission lets anybody do.
+    pub admin: Client,
+    /// A member of the break-glass group.
+    pub breaker: Client,
+}
+
+impl std::fmt::Debug for Suite {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Suite")
+            .field("cluster", &self.cluster)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Suite {
+    /// Starts the control plane and installs `deploy/install.yaml`, without the operator's pods:
+    /// there is no host to run them on, and tests run the operator themselves.
+    pub async fn start() -> Result<Arc<Self>> {
+        let cluster = ControlPlane::start(Config {
+            controller_manager: true,
+            scheduler: true,
+            // Tests say themselves which node is ready.
+            controller_manager_flags: vec!["--controllers=-node-lifecycle-controller".into()],
+            ..Config::default()
+        })
+        .await?;
+        let (admin, breaker) = (
+            cluster.client().await?,
+            cluster
+                .client_for(&Identity::member("breaker", GROUP_BREAK_GLASS))
+                .await?,
+        );
+        let suite = Arc::new(Self {
+            cluster,
+            runtime: Handle::current(),
+            admin,
+            breaker,
+        });
+        suite.install().await.context("cannot install deploy/")?;
+        Ok(suite)
+    }
+
+    async fn install(&self) -> Result<()> {
+        let manifest = self.manifest().await?;
+        self.kubectl_with(&["apply", "--validate=strict", "-f", "-"], &manifest)
+            .await?;
+        self.let_breakers_in().await?;
+        wait::until("the admission policies are at work", || async {
+            let node = unowned_node("before-the-policies");
+            let dry = PostParams {
+                dry_run: true,
+                ..PostParams::default()
+            };
+            let api = Api::<BootcNode>::all(self.admin.clone());
+            match api.create(&dry, &node).await {
+                Err(kube::Error::Api(status)) if status.is_forbidden() => Ok(()),
+                other => Err(format!("an admin's BootcNode gave {other:?}")),
+            }
+        })
+        .await
+    }
+
+    /// `install.yaml` with no replica of the operator.
+    async fn manifest(&self) -> Result<String> {
+        let text = tokio::fs::read_to_string(install_yaml()).await?;
+        let none = text.replace("\n  replicas: 2\n", "\n  replicas: 0\n");
+        ensure!(none != text, "install.yaml has no `replicas: 2` any more");
+        Ok(none)
+    }
+
+    /// Admission lets the break-glass group pass; RBAC must let it in as well.
+    async fn let_breakers_in(&self) -> Result<()> {
+        let binding: ClusterRoleBinding = serde_json::from_value(json!({
+            "metadata": { "name": "breakers" },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin" },
+            "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": GROUP_BREAK_GLASS }],
+        }))?;
+        Api::all(self.admin.clone())
+            .create(&PostParams::default(), &binding)
+            .await?;
+        Ok(())
+    }
+
+    /// A test of that name, which gets the suite.
+    pub fn trial<F, Fut>(self: &Arc<Self>, name: impl Into<String>, test: F) -> Trial
+    where
+        F: FnOnce(Arc<Self>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<()>>,
+    {
+        let suite = Arc::clone(self);
+        Trial::test(name, move || {
+            let runtime = suite.runtime.clone();
+            let outcome = runtime.block_on(async { timeout(TEST, test(suite)).await });
+            match outcome {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(format!("{error:#}").into()),
+                Err(_) => Err(format!("not over after {TEST:?}").into()),
+            }
+        })
+    }
+
+    /// Runs kubectl as an admin; answers its standard output, fails with its standard error.
+    pub async fn kubectl(&self, args: &[&str]) -> Result<String> {
+        self.kubectl_with(args, "").await
+    }
+
+    /// The same with something on its standard input.
+    pub async fn kubectl_with(&self, args: &[&str], input: &str) -> Result<String> {
+        let mut child = Command::new(paths::bin()?.join("kubectl"))
+            .args(args)
+            .env("KUBECONFIG", self.cluster.kubeconfig())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("cannot start kubectl")?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(input.as_bytes()).await?;
+        }
+        let output = timeout(KUBECTL, child.wait_with_output()).await??;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() {
+            bail!("kubectl {}: {errors}", args.join(" "));
+        }
+        // Warnings (such as "would violate PodSecurity") are as good as failures here.
+        ensure!(
+            !errors.contains("Warning:"),
+            "kubectl {}: {errors}",
+            args.join(" ")
+        );
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// A client for a service account. `bound_to` is the JSON of a `boundObjectRef`, by which the
+    /// API server puts the pod's node into the token.
+    pub async fn client_of(
+        &self,
+        account: Account,
+        bound_to: Option<serde_json::Value>,
+    ) -> Result<Client> {
+        let request: TokenRequest = serde_json::from_value(json!({
+            "spec": { "audiences": [], "boundObjectRef": bound_to },
+        }))?;
+        let accounts = Api::<ServiceAccount>::namespaced(self.admin.clone(), account.namespace);
+        let answer = accounts
+            .create_token_request(account.name, &PostParams::default(), &request)
+            .await
+            .with_context(|| format!("no token for {}", account.user()))?;
+        let token = answer.status.context("a token request without answer")?;
+        self.client_with(&token.token, account.namespace).await
+    }
+
+    async fn client_with(&self, token: &str, namespace: &str) -> Result<Client> {
+        let mut kubeconfig = Kubeconfig::read_from(self.cluster.kubeconfig())?;
+        for named in &mut kubeconfig.auth_infos {
+            named.auth_info = Some(AuthInfo {
+                token: Some(token.to_owned().into()),
+                ..AuthInfo::default()
+            });
+        }
+        let mut config =
+            kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        config.default_retry = false;
+        namespace.clone_into(&mut config.default_namespace);
+        Ok(Client::try_from(config)?)
+    }
+}
+
+impl Drop for Suite {
+    fn drop(&mut self) {
+        progress::say("stopping the control plane of the API tests");
+    }
+}
+
+/// `deploy/install.yaml`.
+#[must_use]
+pub fn install_yaml() -> PathBuf {
+    paths::project().join("deploy/install.yaml")
+}
+
+/// A `BootcNode` that belongs to no pool.
+#[must_use]
+pub fn unowned_node(name: &str) -> BootcNode {
+    BootcNode::new(name, crd::BootcNodeSpec::default())
+}
