@@ -21,12 +21,13 @@ pub(crate) fn deploy(
     image: &ImageRef,
     digest: &str,
 ) -> Result<Deployment> {
-    let info = store.info(digest)?;
+    let manifest = store.manifest(digest)?;
+    let info = store.info(digest, &manifest)?;
     let checksum = commit_of(digest);
     let serial = next_serial(sysroot, &checksum)?;
     let tree = sysroot.tree(&format!("{checksum}.{serial}"));
     fs::create_dir_all(&tree).with_context(|| format!("Creating {}", tree.display()))?;
-    for layer in store.manifest(digest)?.layers() {
+    for layer in manifest.layers() {
         unpack(store.open(layer.digest().as_ref())?, &tree)?;
     }
     let boot_checksum = boot_checksum(&[&tree, base])
@@ -77,7 +78,7 @@ pub(crate) fn on_disk(sysroot: &Sysroot) -> Result<Vec<String>> {
 }
 
 /// Equal images make equal commits: the merge commit's metadata holds the manifest's digest.
-fn commit_of(digest: &str) -> String {
+pub(crate) fn commit_of(digest: &str) -> String {
     hex(&Sha256::digest(format!("ostree merge commit of {digest}")))
 }
 

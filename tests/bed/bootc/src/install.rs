@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::deploy::{deploy, make_backing};
 use crate::origin::ImageRef;
-use crate::pull;
+use crate::pull::Upstream;
 use crate::registry::Access;
 use crate::store::Store;
 use crate::sysroot::{BASE, Deployment, State, Sysroot};
@@ -53,18 +53,18 @@ pub fn install(sysroot: &Path, install: &Install) -> Result<Deployment> {
     }
     let store = Store::of(&sysroot);
     store.prepare()?;
-    let origin = match &install.source {
-        Source::Layout(dir) => pull::Origin::Layout(dir.clone()),
+    let upstream = match &install.source {
+        Source::Layout(dir) => Upstream::Layout(dir.clone()),
         Source::Registry { endpoint } => {
             let access = Access {
                 endpoint: endpoint.clone(),
                 ..Access::default()
             };
-            pull::Origin::registry(&install.image.image, &access)?
+            Upstream::registry(&install.image.image, &access)?
         }
     };
-    let image = origin.prepare()?;
-    origin.import(&store, &image, &mut |_, _| Ok(()))?;
+    let image = upstream.prepare()?;
+    upstream.import(&store, &image, &mut |_, _| Ok(()))?;
     let deployment = deploy(
         &sysroot,
         &store,

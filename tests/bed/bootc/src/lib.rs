@@ -11,14 +11,31 @@
 //! a disk, [`boot::plan`] says what a disk boots, [`faults::Faults`] tells the
 //! stand-in to misbehave.
 
+mod access;
+mod admin;
+mod apply;
 pub mod boot;
+mod cli;
 mod deploy;
 pub mod faults;
 pub mod files;
+mod finalize;
+mod host;
 pub mod install;
+mod lock;
 pub mod origin;
+mod progress;
 mod pull;
 mod registry;
+mod rollback;
+mod run;
+mod soft_reboot;
+mod stage;
+mod staged;
+mod status;
 mod store;
+mod switch;
 pub mod sysroot;
 mod unpack;
+
+pub use run::main;

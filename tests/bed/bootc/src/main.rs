@@ -1,3 +1,7 @@
 //! `bootc` and, called by that name, `ostree`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bed_bootc::main(std::env::args_os())
+}

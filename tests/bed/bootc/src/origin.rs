@@ -25,11 +25,11 @@ const LAYERED: [&str; 4] = ["rpmostree", "packages", "overrides", "modules"];
 pub struct ImageRef {
     /// The pullspec, exactly as given.
     pub image: String,
-    /// `registry` and the other transports of containers/image.
-    pub transport: String,
     /// Whether the host's policy must verify it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signature: Option<Signature>,
+    /// `registry` and the other transports of containers/image.
+    pub transport: String,
 }
 
 /// What must be verified.

@@ -13,7 +13,7 @@ use crate::store::{Store, choose_platform, digest_of};
 
 /// Where an image comes from.
 #[derive(Debug)]
-pub(crate) enum Origin {
+pub(crate) enum Upstream {
     Registry(Box<Client>, Reference),
     Layout(PathBuf),
 }
@@ -26,7 +26,7 @@ pub(crate) struct Prepared {
     raw: Vec<u8>,
 }
 
-impl Origin {
+impl Upstream {
     /// Contacts the registry that `image` names.
     pub(crate) fn registry(image: &str, access: &Access) -> Result<Self> {
         let reference = parse(image)?;
@@ -105,11 +105,17 @@ impl Origin {
                 .put(&digest, &mut blob, &mut |bytes| seen(layer, bytes))
                 .with_context(|| format!("Parsing layer blob {digest}"))?;
         }
-        let config = image.manifest.config().digest().to_string();
-        if !store.has(&config) {
-            store.put(&config, &mut self.blob(&config)?, &mut |_| Ok(()))?;
-        }
+        self.import_config(store, image)?;
         store.put(&image.digest, &mut image.raw.as_slice(), &mut |_| Ok(()))
+    }
+
+    /// Fetches the image's config, which says version and age.
+    pub(crate) fn import_config(&self, store: &Store, image: &Prepared) -> Result<()> {
+        let config = image.manifest.config().digest().to_string();
+        if store.has(&config) {
+            return Ok(());
+        }
+        store.put(&config, &mut self.blob(&config)?, &mut |_| Ok(()))
     }
 }
 

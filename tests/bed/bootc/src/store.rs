@@ -95,12 +95,11 @@ impl Store {
             .with_context(|| format!("Parsing manifest {digest}"))
     }
 
-    /// What is known of the image whose manifest and config are here.
-    pub(crate) fn info(&self, manifest_digest: &str) -> Result<ImageInfo> {
-        let manifest = self.manifest(manifest_digest)?;
+    /// What is known of an image whose config is here.
+    pub(crate) fn info(&self, digest: &str, manifest: &ImageManifest) -> Result<ImageInfo> {
         let config = self.open(manifest.config().digest().as_ref())?;
         let config = ImageConfiguration::from_reader(config).context("Parsing image config")?;
-        Ok(image_info(manifest_digest, &config))
+        Ok(image_info(digest, &config))
     }
 
     /// Drops images that no reference in `keep` names, and the blobs that none of the rest needs.
