@@ -52,7 +52,7 @@ pub fn unpacked(bed: &Path, name: &str, packages: &[&str], closure: Closure) -> 
         source: "",
         run: |_| Ok(()),
     };
-    unpacked_and_finished(bed, name, packages, closure, finish)
+    unpacked_and_finished(bed, name, packages, closure, &finish)
 }
 
 /// What is done to the unpacked files before anybody sees them.
@@ -69,7 +69,7 @@ pub(crate) fn unpacked_and_finished(
     name: &str,
     packages: &[&str],
     closure: Closure,
-    finish: Finish,
+    finish: &Finish,
 ) -> Result<PathBuf> {
     let mirror = mirror();
     let key = key(&mirror, packages, closure, finish.source);

@@ -54,7 +54,7 @@ pub fn tree(bed: &Path) -> Result<PathBuf> {
         source: include_str!("base.rs"),
         run: finish,
     };
-    apt::unpacked_and_finished(bed, "base", &PACKAGES, Closure::Dependencies, finish)
+    apt::unpacked_and_finished(bed, "base", &PACKAGES, Closure::Dependencies, &finish)
 }
 
 fn finish(root: &Path) -> Result<()> {

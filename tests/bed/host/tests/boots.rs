@@ -1,0 +1,282 @@
+//! A host boots, reboots, loses its power and leaves nothing behind.
+//!
+//! Real namespaces, a real systemd, the real reboot(2): this needs root.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use bed_bootc::install::{Install, Source, install};
+use bed_bootc::origin::ImageRef;
+use bed_host::layer::Layer;
+use bed_host::{Boot, End, Host, HostConfig, Power};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_bed-host");
+const NAME: &str = "boots-test";
+/// Far above what anything here takes: only a hang lasts this long.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Writes an OCI image layout with one layer that holds `files`.
+fn image(layout: &Path, files: &[(&str, &str)]) {
+    let mut layer = tar::Builder::new(Vec::new());
+    for (path, text) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        layer
+            .append_data(&mut header, path, text.as_bytes())
+            .unwrap();
+    }
+    let layer = layer.into_inner().unwrap();
+    let blobs = layout.join("blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
+    let put = |media: &str, data: &[u8]| {
+        let digest: String = Sha256::digest(data)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        fs::write(blobs.join(&digest), data).unwrap();
+        json!({"mediaType": media, "digest": format!("sha256:{digest}"), "size": data.len()})
+    };
+    let layer = put("application/vnd.oci.image.layer.v1.tar", &layer);
+    let config = json!({
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Labels": {"containers.bootc": "1"}},
+        "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
+    });
+    let config = put(
+        "application/vnd.oci.image.config.v1+json",
+        config.to_string().as_bytes(),
+    );
+    let media = "application/vnd.oci.image.manifest.v1+json";
+    let manifest =
+        json!({"schemaVersion": 2, "mediaType": media, "config": config, "layers": [layer]});
+    let manifest = put(media, manifest.to_string().as_bytes());
+    let index = json!({"schemaVersion": 2, "manifests": [manifest]});
+    fs::write(layout.join("index.json"), index.to_string()).unwrap();
+    fs::write(
+        layout.join("oci-layout"),
+        r#"{"imageLayoutVersion":"1.0.0"}"#,
+    )
+    .unwrap();
+}
+
+/// Where the bed keeps what it makes once.
+fn bed() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../target/bed")
+}
+
+fn installed(directory: &Path) -> Host {
+    let base = bed_host::base::tree(&bed()).unwrap();
+    let layer = directory.join("layer");
+    Layer::default().write(&layer).unwrap();
+    let config = HostConfig {
+        name: NAME.to_owned(),
+        base: base.clone(),
+        layer,
+        network: None,
+        node: None,
+        names: BTreeMap::new(),
+    };
+    let host = Host::create(&directory.join("host"), &config).unwrap();
+    let layout = directory.join("image");
+    image(
+        &layout,
+        &[
+            ("usr/lib/modules/6.1.0/vmlinuz", "kernel"),
+            (
+                "usr/lib/os-release",
+                "ID=bed\nVERSION_ID=1\nPRETTY_NAME=\"Bed Linux 1\"\n",
+            ),
+        ],
+    );
+    let what = Install {
+        image: ImageRef::registry("registry.cluster.local:5000/os:1"),
+        source: Source::Layout(layout),
+        base,
+    };
+    install(&host.disk(), &what).unwrap();
+    host
+}
+
+/// A host that is shown when the test fails.
+struct Watched {
+    host: Host,
+    _directory: tempfile::TempDir,
+}
+
+impl Watched {
+    fn new() -> Self {
+        assert!(
+            nix::unistd::Uid::effective().is_root(),
+            "hosts are made of namespaces and mounts: run this test as root"
+        );
+        // Not in /tmp, which may be a tmpfs that cannot be an overlay's upper.
+        fs::create_dir_all(bed()).unwrap();
+        let directory = tempfile::tempdir_in(bed()).unwrap();
+        Self {
+            host: installed(directory.path()),
+            _directory: directory,
+        }
+    }
+
+    fn power_on(&self) -> Power {
+        self.host.power_on(Path::new(PROGRAM)).unwrap()
+    }
+
+    fn run(&self, command: &[&str]) -> Output {
+        self.host
+            .command(Path::new(PROGRAM), command)
+            .output()
+            .unwrap()
+    }
+
+    fn says(&self, command: &[&str]) -> String {
+        let output = self.run(command);
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        assert!(
+            output.status.success(),
+            "{command:?} in the host: {} {text} {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        text
+    }
+
+    /// Waits until boot number `count` has come up, and returns all boots.
+    fn wait_for_boot(&self, count: usize) -> Vec<Boot> {
+        wait(&format!("boot {count}"), || {
+            let boots = self.host.boots().unwrap();
+            assert!(
+                boots.is_empty() || self.host.is_on().unwrap(),
+                "the host went off"
+            );
+            let up = || {
+                let state = self.run(&["systemctl", "is-system-running", "--wait"]);
+                state.stdout.starts_with(b"running")
+            };
+            (boots.len() >= count && up()).then_some(boots)
+        })
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let console = fs::read_to_string(self.host.console_log());
+            eprintln!("--- console\n{}", console.unwrap_or_default());
+            eprintln!("--- boots\n{:#?}", self.host.boots());
+            let _ = self.host.pull_plug();
+        }
+    }
+}
+
+fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what} did not happen");
+        sleep(Duration::from_millis(50));
+    }
+}
+
+/// Processes, mounts and cgroups on the machine that belong to the host.
+fn traces(directory: &Path) -> Vec<String> {
+    let here = directory.to_string_lossy().into_owned();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        if let Ok(command) = fs::read_to_string(entry.path().join("cmdline"))
+            && command.contains(&here)
+        {
+            found.push(format!("process {}: {command}", entry.path().display()));
+        }
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    found.extend(
+        mounts
+            .lines()
+            .filter(|line| line.contains(&here))
+            .map(str::to_owned),
+    );
+    let cgroups = Command::new("find")
+        .args([
+            "/sys/fs/cgroup",
+            "-type",
+            "d",
+            "-name",
+            &format!("bed-{NAME}-*"),
+        ])
+        .output()
+        .unwrap();
+    found.extend(
+        String::from_utf8_lossy(&cgroups.stdout)
+            .lines()
+            .map(str::to_owned),
+    );
+    found
+}
+
+#[test]
+fn a_host_boots_reboots_and_leaves_nothing() {
+    let watched = Watched::new();
+    let host = &watched.host;
+    assert!(!host.is_on().unwrap());
+    let mut power = watched.power_on();
+
+    let boots = watched.wait_for_boot(1);
+    assert!(host.is_on().unwrap());
+    let id = watched.says(&["cat", "/proc/sys/kernel/random/boot_id"]);
+    assert_eq!(boots[0].id, id);
+    assert_eq!(watched.says(&["cat", "/etc/hostname"]), NAME);
+    assert_eq!(
+        watched.says(&["sed", "-n", "s/^PRETTY_NAME=//p", "/etc/os-release"]),
+        "\"Bed Linux 1\""
+    );
+    assert_eq!(watched.says(&["cat", "/proc/1/comm"]), "systemd");
+    assert_eq!(
+        watched.says(&[
+            "systemd-run",
+            "--wait",
+            "--pipe",
+            "--quiet",
+            "echo",
+            "in a unit"
+        ]),
+        "in a unit"
+    );
+    assert!(!watched.run(&["ls", "/dev/vda"]).status.success());
+    assert_eq!(watched.run(&["sh", "-c", "exit 7"]).status.code(), Some(7));
+    watched.says(&["sh", "-c", "echo kept >/var/kept; echo lost >/run/lost"]);
+
+    // The host's own reboot. The guard comes first: this must not be the machine.
+    host.init().unwrap();
+    watched.run(&["systemctl", "reboot"]);
+    let boots = watched.wait_for_boot(2);
+    assert_eq!(boots[0].ended.map(|(end, _)| end), Some(End::Reboot));
+    assert_ne!(boots[0].id, boots[1].id);
+    assert_eq!(watched.says(&["cat", "/var/kept"]), "kept");
+    assert!(!watched.run(&["test", "-e", "/run/lost"]).status.success());
+
+    host.cut_power().unwrap();
+    let boots = watched.wait_for_boot(3);
+    assert_eq!(boots[1].ended.map(|(end, _)| end), Some(End::PowerCut));
+
+    watched.run(&["systemctl", "poweroff"]);
+    host.wait_off(PATIENCE).unwrap();
+    let boots = host.boots().unwrap();
+    assert_eq!(boots.len(), 3);
+    assert_eq!(boots[2].ended.map(|(end, _)| end), Some(End::PowerOff));
+    assert!(wait("the supervisor's end", || power.ended().unwrap()).success());
+    assert_eq!(traces(host.directory()), Vec::<String>::new());
+}
