@@ -1,2 +1,121 @@
-//! Brings up a cluster and shows a rollout.
-fn main() {}
+//! Brings up a cluster of bootc hosts, installs the operator, rolls a new OS
+//! image out over the hosts and shows how it goes.
+
+mod figures;
+mod live;
+mod rollout;
+mod workload;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Parser;
+use e2e::{Config, Env};
+
+/// The cluster's name: one sandbox at a time.
+const CLUSTER: &str = "sandbox";
+
+/// A Kubernetes cluster of bootc hosts on this machine, and a rollout on it.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// Tear everything down after the rollout; the exit code says whether all
+    /// nodes run the new image and the workload never went below its budget.
+    #[arg(long)]
+    exit: bool,
+    /// How many hosts to start.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=9))]
+    hosts: u8,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(&Args::parse()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("sandbox: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether the rollout did what it should. However it ends, the cluster is
+/// taken down with the `Env`.
+async fn run(args: &Args) -> Result<bool> {
+    let _lock = alone()?;
+    let (env, good) = tokio::select! {
+        outcome = demonstrate(args) => outcome?,
+        stopped = tokio::signal::ctrl_c() => {
+            stopped?;
+            bail!("stopped by Ctrl-C");
+        }
+    };
+    if !args.exit {
+        stay(&env.kubeconfig).await?;
+    }
+    println!("taking the cluster down");
+    drop(env);
+    Ok(good)
+}
+
+/// Cluster, operator, workload, pool, update: the whole way.
+async fn demonstrate(args: &Args) -> Result<(Env, bool)> {
+    let started = Instant::now();
+    let env = start(args).await?;
+    workload::deploy(&env).await?;
+    let pool = rollout::create_pool(&env).await?;
+    let up = started.elapsed().as_secs_f32();
+    println!(
+        "\nup in {up:.0} s: {} hosts Ready, operator and agents running\n",
+        env.nodes.len()
+    );
+
+    let probe = workload::Probe::start(&env);
+    let report = rollout::update(&env, &pool).await;
+    let service = probe.stop().await?;
+    let report = report?;
+    println!("\n{}", report.table());
+    println!("{service}");
+    println!("{}", figures::measure(&env).await?);
+    let good = report.complete() && service.within_budget();
+    Ok((env, good))
+}
+
+/// One sandbox at a time; what a killed one left is ours to remove.
+fn alone() -> Result<std::fs::File> {
+    let path = bed::paths::bed()?.join("sandbox.lock");
+    let lock =
+        std::fs::File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    if lock.try_lock().is_err() {
+        bail!("another sandbox runs already: end it with Ctrl-C in its terminal");
+    }
+    Ok(lock)
+}
+
+async fn start(args: &Args) -> Result<Env> {
+    println!(
+        "Starting {} hosts. The first time everything is built: about a quarter of an hour on two cores.",
+        args.hosts
+    );
+    let config = Config {
+        name: Some(CLUSTER.to_owned()),
+        nodes: args.hosts.into(),
+        install: true,
+    };
+    Env::new(config).await
+}
+
+async fn stay(kubeconfig: &Path) -> Result<()> {
+    println!("\nThe cluster stays up until Ctrl-C. In another terminal:");
+    println!("  export KUBECONFIG={}", kubeconfig.display());
+    println!(
+        "  {} get bnp,bn,nodes",
+        bed::paths::bin()?.join("kubectl").display()
+    );
+    tokio::signal::ctrl_c()
+        .await
+        .context("cannot wait for Ctrl-C")
+}

@@ -1,0 +1,171 @@
+//! The pool, its update, and the times that each node took.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
+use crd::BootcNodePool;
+use e2e::Env;
+use e2e::images::Image;
+use e2e::view::{NodeLine, View};
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::json;
+
+use crate::live::Live;
+
+/// The name of the pool.
+const POOL: &str = "hosts";
+/// How often the picture is renewed; what the times in the table are exact to.
+const LOOK: Duration = Duration::from_millis(250);
+/// When the first image is not reported, or a rollout has not ended, by then
+/// something is wrong.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+/// Makes the pool with the image that the hosts run already, and waits until
+/// the agents have said so.
+pub(crate) async fn create_pool(env: &Env) -> Result<String> {
+    let image = env.booted(&env.nodes[0]).await?;
+    let pool: BootcNodePool = serde_json::from_value(json!({
+        "apiVersion": "node.bootc.dev/v1alpha1",
+        "kind": "BootcNodePool",
+        "metadata": { "name": POOL },
+        "spec": {
+            "nodeSelector": { "matchLabels": { "kubernetes.io/os": "linux" } },
+            "image": { "ref": image.reference() },
+            "rollout": { "maxUnavailable": 1 },
+        },
+    }))?;
+    Api::<BootcNodePool>::all(env.client.clone())
+        .create(&PostParams::default(), &pool)
+        .await?;
+    println!("Pool {POOL}: waiting for every host's first report");
+    watch(env, &image, |_, _| ()).await?;
+    Ok(POOL.to_owned())
+}
+
+/// Changes the pool's digest and shows the rollout to its end.
+pub(crate) async fn update(env: &Env, pool: &str) -> Result<Report> {
+    let image = env.images.push_os("2").await?;
+    println!(
+        "Pushed a new OS image, {}\nkubectl patch bnp {pool}: spec.image.ref is that image now\n",
+        image.reference()
+    );
+    let patch = json!({ "spec": { "image": { "ref": image.reference() } } });
+    Api::<BootcNodePool>::all(env.client.clone())
+        .patch(pool, &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
+    let mut times: BTreeMap<String, Times> = BTreeMap::new();
+    watch(env, &image, |node, now| {
+        times.entry(node.name.clone()).or_default().see(node, now);
+    })
+    .await?;
+    Ok(Report { times })
+}
+
+/// Shows the pool until all its nodes run this image.
+async fn watch(env: &Env, image: &Image, mut see: impl FnMut(&NodeLine, Instant)) -> Result<()> {
+    let started = Instant::now();
+    let mut live = Live::new(POOL);
+    loop {
+        let view = View::of(&env.client, POOL).await?;
+        live.show(&view);
+        let now = Instant::now();
+        view.nodes.iter().for_each(|node| see(node, now));
+        if view.all_on(&image.digest) && view.nodes.len() == env.nodes.len() {
+            live.finish();
+            return Ok(());
+        }
+        if started.elapsed() > DEADLINE {
+            live.finish();
+            bail!(
+                "not all nodes run {} after {} s: {}",
+                image.reference(),
+                DEADLINE.as_secs(),
+                view.degraded.unwrap_or(view.up_to_date)
+            );
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// What was seen of one node.
+#[derive(Debug, Default)]
+struct Times {
+    before: String,
+    after: String,
+    boots: Vec<String>,
+    cordoned: Option<Instant>,
+    approved: Option<Instant>,
+    back: Option<Instant>,
+}
+
+impl Times {
+    fn see(&mut self, node: &NodeLine, now: Instant) {
+        if self.before.is_empty() {
+            self.before.clone_from(&node.version);
+        }
+        self.after.clone_from(&node.version);
+        if !self.boots.contains(&node.boot) {
+            self.boots.push(node.boot.clone());
+        }
+        if node.cordoned && self.cordoned.is_none() {
+            self.cordoned = Some(now);
+        }
+        if node.state == "Rebooting" && self.approved.is_none() {
+            self.approved = Some(now);
+        }
+        if self.boots.len() > 1 && node.ready && self.back.is_none() {
+            self.back = Some(now);
+        }
+    }
+}
+
+/// The end of the story.
+#[derive(Debug)]
+pub(crate) struct Report {
+    times: BTreeMap<String, Times>,
+}
+
+impl Report {
+    /// Did every node end on another image, by exactly one reboot?
+    pub(crate) fn complete(&self) -> bool {
+        !self.times.is_empty()
+            && self
+                .times
+                .values()
+                .all(|node| node.before != node.after && node.boots.len() == 2)
+    }
+
+    /// One row a node.
+    pub(crate) fn table(&self) -> Table {
+        let mut table = Table::new();
+        table.load_style(UTF8_HORIZONTAL_ONLY).set_header([
+            "node",
+            "before",
+            "after",
+            "drained (s)",
+            "down (s)",
+            "reboots",
+        ]);
+        for (name, node) in &self.times {
+            table.add_row([
+                name.clone(),
+                node.before.clone(),
+                node.after.clone(),
+                seconds(node.cordoned, node.approved),
+                seconds(node.approved, node.back),
+                node.boots.len().saturating_sub(1).to_string(),
+            ]);
+        }
+        table
+    }
+}
+
+fn seconds(from: Option<Instant>, to: Option<Instant>) -> String {
+    match (from, to) {
+        (Some(from), Some(to)) => format!("{:.1}", to.duration_since(from).as_secs_f32()),
+        _ => "?".to_owned(),
+    }
+}

@@ -1,0 +1,208 @@
+//! A small web workload with a `PodDisruptionBudget`, and a probe that keeps
+//! asking it while the hosts go down one after the other.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use e2e::Env;
+use e2e::wait::until;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{ListParams, PostParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// Where the workload lives.
+const NAMESPACE: &str = "default";
+/// Pods wanted, and what the budget lets be missing.
+const REPLICAS: usize = 3;
+const BUDGET: usize = 2;
+/// The service, by the API server's proxy.
+const URL: &str = "/api/v1/namespaces/default/services/web:80/proxy/";
+/// Between two requests.
+const PAUSE: Duration = Duration::from_millis(100);
+/// A request that takes longer has failed.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// Starts the workload and waits until all of it is ready.
+pub(crate) async fn deploy(env: &Env) -> Result<()> {
+    println!("Starting a web workload: {REPLICAS} pods, of which {BUDGET} must be available");
+    let client = &env.client;
+    let created = PostParams::default();
+    Api::<Deployment>::namespaced(client.clone(), NAMESPACE)
+        .create(&created, &object(deployment(&env.images.web.reference()))?)
+        .await?;
+    Api::<Service>::namespaced(client.clone(), NAMESPACE)
+        .create(&created, &object(service())?)
+        .await?;
+    Api::<PodDisruptionBudget>::namespaced(client.clone(), NAMESPACE)
+        .create(&created, &object(budget())?)
+        .await?;
+    until(
+        "the web workload is ready",
+        Duration::from_secs(120),
+        async || {
+            let ready = ready_pods(client).await?;
+            Ok(if ready == REPLICAS {
+                Ok(())
+            } else {
+                Err(format!("{ready} of {REPLICAS} pods"))
+            })
+        },
+    )
+    .await
+}
+
+fn deployment(image: &str) -> Value {
+    json!({
+        "metadata": { "name": "web" },
+        "spec": {
+            "replicas": REPLICAS,
+            "selector": { "matchLabels": { "app": "web" } },
+            "template": {
+                "metadata": { "labels": { "app": "web" } },
+                "spec": {
+                    "topologySpreadConstraints": [{
+                        "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+                        "labelSelector": { "matchLabels": { "app": "web" } },
+                    }],
+                    "terminationGracePeriodSeconds": 5,
+                    "containers": [{
+                        "name": "web",
+                        "image": image,
+                        "ports": [{ "containerPort": 8080 }],
+                        "readinessProbe": {
+                            "httpGet": { "path": "/", "port": 8080 },
+                            "initialDelaySeconds": 2, "periodSeconds": 1,
+                        },
+                        "resources": { "requests": { "cpu": "10m", "memory": "16Mi" } },
+                    }],
+                },
+            },
+        },
+    })
+}
+
+fn service() -> Value {
+    json!({
+        "metadata": { "name": "web" },
+        "spec": { "selector": { "app": "web" }, "ports": [{ "port": 80, "targetPort": 8080 }] },
+    })
+}
+
+fn budget() -> Value {
+    json!({
+        "metadata": { "name": "web" },
+        "spec": { "minAvailable": BUDGET, "selector": { "matchLabels": { "app": "web" } } },
+    })
+}
+
+fn object<T: serde::de::DeserializeOwned>(value: Value) -> Result<T> {
+    serde_json::from_value(value).context("a manifest of the sandbox is malformed")
+}
+
+/// Pods that are Ready and not on their way out.
+async fn ready_pods(client: &Client) -> Result<usize> {
+    let pods = Api::<Pod>::namespaced(client.clone(), NAMESPACE)
+        .list(&ListParams::default().labels("app=web"))
+        .await?;
+    Ok(pods
+        .iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none() && is_ready(pod))
+        .count())
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+}
+
+/// Asks the workload again and again, in the background.
+pub(crate) struct Probe {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<Seen>,
+}
+
+/// What the probe saw.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    requests: u32,
+    failed: u32,
+    longest: Duration,
+    fewest: usize,
+}
+
+impl Probe {
+    /// Starts asking.
+    pub(crate) fn start(env: &Env) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(probe(env.client.clone(), stopped));
+        Self { stop, task }
+    }
+
+    /// Stops asking and says what was seen.
+    pub(crate) async fn stop(self) -> Result<Seen> {
+        self.stop.send_replace(true);
+        self.task.await.context("the probe of the workload broke")
+    }
+}
+
+async fn probe(client: Client, stopped: watch::Receiver<bool>) -> Seen {
+    let mut seen = Seen {
+        requests: 0,
+        failed: 0,
+        longest: Duration::ZERO,
+        fewest: REPLICAS,
+    };
+    while !*stopped.borrow() {
+        let asked = Instant::now();
+        seen.requests += 1;
+        if !answers(&client).await {
+            seen.failed += 1;
+        }
+        seen.longest = seen.longest.max(asked.elapsed());
+        if let Ok(ready) = ready_pods(&client).await {
+            seen.fewest = seen.fewest.min(ready);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    seen
+}
+
+async fn answers(client: &Client) -> bool {
+    let Ok(request) = http::Request::get(URL).body(Vec::new()) else {
+        return false;
+    };
+    matches!(
+        timeout(ANSWER, client.request_text(request)).await,
+        Ok(Ok(_))
+    )
+}
+
+impl Seen {
+    /// Was the budget kept?
+    pub(crate) fn within_budget(&self) -> bool {
+        self.requests > 0 && self.fewest >= BUDGET
+    }
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "Workload: never fewer than {} of {REPLICAS} pods ready (budget {BUDGET}); {} of {} requests failed, the slowest took {:.0} ms",
+            self.fewest,
+            self.failed,
+            self.requests,
+            self.longest.as_secs_f32() * 1000.0
+        )
+    }
+}

@@ -1,0 +1,201 @@
+//! The `bink` command: the only way in which tests make clusters, so that the
+//! same tests run on the bed's hosts and on real bootc VMs.
+
+use std::env;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::process::Command;
+
+/// How long `cluster start` and `node add` may take. On real VMs it is minutes.
+const START: Duration = Duration::from_secs(900);
+/// How long any other command may take.
+const ORDINARY: Duration = Duration::from_secs(120);
+
+/// A `bink` program and the cluster that it is to work on.
+#[derive(Debug, Clone)]
+pub struct Bink {
+    program: PathBuf,
+    cluster: String,
+    /// bink reads `./config.yaml` and writes a kubeconfig beside it: it gets a
+    /// folder of its own.
+    dir: PathBuf,
+}
+
+/// What a command on a node said.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// The exit code; 255 where the node could not be reached.
+    pub code: i32,
+    /// Standard output, trimmed.
+    pub stdout: String,
+    /// Standard error, trimmed.
+    pub stderr: String,
+}
+
+impl Bink {
+    /// The program at `BINK_PATH`, or else `bink` on the `PATH`, or else the
+    /// bed's own, which is built when it is missing.
+    pub async fn find(cluster: &str, dir: &Path) -> Result<Self> {
+        let program = match env::var_os("BINK_PATH") {
+            Some(path) if !path.is_empty() => {
+                let path = PathBuf::from(path);
+                if !path.is_file() {
+                    bail!("BINK_PATH names {}, where there is no file", path.display());
+                }
+                path
+            }
+            _ => match on_path("bink") {
+                Some(path) => path,
+                None => crate::build::bink().await?,
+            },
+        };
+        Ok(Self {
+            program,
+            cluster: cluster.to_owned(),
+            dir: dir.to_owned(),
+        })
+    }
+
+    /// The cluster's name.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    /// Starts the cluster with its first node, which has the control-plane role.
+    pub async fn start(&self, node: &str) -> Result<()> {
+        self.run(START, ["cluster", "start", "--node-name", node])
+            .await
+            .map(drop)
+    }
+
+    /// Adds a worker.
+    pub async fn add(&self, node: &str, labels: &[&str]) -> Result<()> {
+        let labels = labels.iter().flat_map(|label| ["--label", label]);
+        self.run(START, ["node", "add", node].into_iter().chain(labels))
+            .await
+            .map(drop)
+    }
+
+    /// Writes a kubeconfig for the machine that we are on and says where.
+    pub async fn expose(&self) -> Result<PathBuf> {
+        let said = self.run(ORDINARY, ["api", "expose"]).await?;
+        let path = said
+            .trim()
+            .strip_prefix("export KUBECONFIG=")
+            .context("bink api expose did not name a kubeconfig")?;
+        Ok(PathBuf::from(path))
+    }
+
+    /// The registry's address on the machine that we are on, for pushing.
+    pub async fn registry(&self) -> Result<String> {
+        self.run(ORDINARY, ["registry", "start"]).await?;
+        let info = self.run(ORDINARY, ["registry", "info"]).await?;
+        let port = info
+            .lines()
+            .find_map(|line| line.strip_prefix("Host port:"));
+        Ok(format!(
+            "127.0.0.1:{}",
+            port.context("bink registry info names no host port")?
+                .trim()
+        ))
+    }
+
+    /// Runs a shell command on a node as root.
+    pub async fn ssh(&self, node: &str, command: &str) -> Result<Output> {
+        let output = self
+            .command([
+                "node",
+                "ssh",
+                node,
+                "--",
+                &format!("sudo sh -c {}", quoted(command)),
+            ])
+            .output();
+        let output = tokio::time::timeout(ORDINARY, output)
+            .await
+            .with_context(|| format!("`{command}` on {node} did not end in time"))??;
+        Ok(Output {
+            code: output.status.code().unwrap_or(255),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+        })
+    }
+
+    /// Runs one of the commands that only the bed has.
+    pub async fn bed<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Result<String> {
+        self.run(ORDINARY, ["bed"].into_iter().chain(args)).await
+    }
+
+    /// The command that ends the cluster and removes its data, for `Drop`,
+    /// which cannot wait for a future.
+    #[must_use]
+    pub fn stop(&self) -> std::process::Command {
+        let mut command = std::process::Command::new(&self.program);
+        command
+            .current_dir(&self.dir)
+            .args(["--cluster-name", &self.cluster]);
+        command.args(["cluster", "stop", "--force", "--remove-data"]);
+        command
+    }
+
+    fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .current_dir(&self.dir)
+            .args(["--cluster-name", &self.cluster])
+            .args(args);
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    /// Runs a command to its end and answers its standard output; its progress
+    /// goes to our own standard error.
+    async fn run<'a>(
+        &self,
+        deadline: Duration,
+        args: impl IntoIterator<Item = &'a str>,
+    ) -> Result<String> {
+        let args: Vec<&str> = args.into_iter().collect();
+        let what = format!("bink {}", args.join(" "));
+        let output = self.command(&args).stderr(Stdio::inherit()).output();
+        let output = tokio::time::timeout(deadline, output)
+            .await
+            .with_context(|| format!("`{what}` did not end in time"))?;
+        let output = output.with_context(|| format!("cannot run `{what}`"))?;
+        if !output.status.success() {
+            bail!("`{what}` failed ({})", output.status);
+        }
+        Ok(text(&output.stdout))
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim().to_owned()
+}
+
+pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path)
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
+}
+
+/// One word for a POSIX shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn a_command_reaches_the_shell_as_one_word() {
+        assert_eq!(quoted("echo 'a b'"), r"'echo '\''a b'\'''");
+    }
+}

@@ -1,0 +1,68 @@
+//! Builds the programs that the clusters run, by the cargo that runs us.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::process::Command;
+
+/// The target of what runs in an image `FROM scratch`.
+const STATIC_TARGET: &str = "x86_64-unknown-linux-musl";
+
+/// The bed's own `bink`.
+pub(crate) async fn bink() -> Result<PathBuf> {
+    cargo(&["build", "--package", "bed", "--bin", "bink"]).await?;
+    Ok(bed::paths::target().join("debug/bink"))
+}
+
+/// The two binaries as they ship: static and stripped.
+#[derive(Debug, Clone)]
+pub(crate) struct Binaries {
+    /// `bootc-operator`.
+    pub(crate) operator: PathBuf,
+    /// `bootc-nodeagent`.
+    pub(crate) agent: PathBuf,
+}
+
+impl Binaries {
+    /// Builds what is missing; from nothing it takes minutes.
+    pub(crate) async fn ensure() -> Result<Self> {
+        let args = [
+            "build",
+            "--release",
+            "--target",
+            STATIC_TARGET,
+            "--package",
+            "operator",
+            "--package",
+            "nodeagent",
+            "--bins",
+        ];
+        cargo(&args).await.with_context(|| {
+            format!("the images need static binaries; if the target is missing: rustup target add {STATIC_TARGET}")
+        })?;
+        let dir = bed::paths::target().join(STATIC_TARGET).join("release");
+        Ok(Self {
+            operator: dir.join("bootc-operator"),
+            agent: dir.join("bootc-nodeagent"),
+        })
+    }
+}
+
+async fn cargo(args: &[&str]) -> Result<()> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command
+        .args(args)
+        .arg("--locked")
+        .current_dir(bed::paths::project())
+        .stdin(Stdio::null());
+    // ring's assembler parts are plain C: the machine's compiler does for musl too.
+    command.env("CC_x86_64_unknown_linux_musl", "cc");
+    let status = command.status().await.context("cannot run cargo")?;
+    if !status.success() {
+        bail!("cargo {} failed ({status})", args.join(" "));
+    }
+    Ok(())
+}

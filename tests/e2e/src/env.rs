@@ -1,0 +1,198 @@
+//! One cluster for one test: made by [`Env::new`], gone when it is dropped,
+//! also when the test panics.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::core::v1::Node;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client};
+use serde_json::Value;
+
+use crate::bink::Bink;
+use crate::images::{Image, Images};
+use crate::wait::until;
+
+/// What a test wants of its cluster.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Its name; unset: one that nobody else has.
+    pub name: Option<String>,
+    /// Hosts, the first one with the control-plane role.
+    pub nodes: usize,
+    /// Whether operator and agent are installed.
+    pub install: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            name: None,
+            nodes: 1,
+            install: true,
+        }
+    }
+}
+
+/// A running cluster.
+pub struct Env {
+    /// As cluster admin.
+    pub client: Client,
+    /// Its kubeconfig, for people and for kubectl.
+    pub kubeconfig: PathBuf,
+    /// The command that made it.
+    pub bink: Bink,
+    /// What was pushed to its registry.
+    pub images: Images,
+    /// Names of its nodes.
+    pub nodes: Vec<String>,
+    dir: tempfile::TempDir,
+    _stop: Stop,
+}
+
+impl fmt::Debug for Env {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (bink, nodes) = (&self.bink, &self.nodes);
+        f.debug_struct("Env")
+            .field("bink", bink)
+            .field("nodes", nodes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Ends the cluster when it is dropped. It exists before the cluster does, so
+/// that a start that failed half-way is cleaned up too.
+#[derive(Debug)]
+struct Stop(Bink);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        match self.0.stop().status() {
+            Ok(status) if status.success() => {}
+            outcome => eprintln!(
+                "cluster {} may still be there: {outcome:?}",
+                self.0.cluster()
+            ),
+        }
+    }
+}
+
+impl Env {
+    /// Starts a cluster, waits for its nodes and installs the operator.
+    pub async fn new(config: Config) -> Result<Self> {
+        let name = config.name.unwrap_or_else(unique_name);
+        let dir = tempfile::Builder::new()
+            .prefix("bootc-e2e-")
+            .tempdir()
+            .context("cannot make a folder for the cluster's kubeconfig")?;
+        let bink = Bink::find(&name, dir.path()).await?;
+        let images = Images::push(&bink.registry().await?).await?;
+
+        let stop = Stop(bink.clone());
+        let nodes: Vec<String> = (1..=config.nodes.max(1))
+            .map(|i| format!("node{i}"))
+            .collect();
+        bink.start(&nodes[0]).await?;
+        for node in &nodes[1..] {
+            bink.add(node, &[]).await?;
+        }
+        let kubeconfig = bink.expose().await?;
+        let client = client(&kubeconfig).await?;
+        let env = Self {
+            client,
+            kubeconfig,
+            bink,
+            images,
+            nodes,
+            dir,
+            _stop: stop,
+        };
+        env.all_ready().await?;
+        if config.install {
+            crate::install::apply(&env.client, &env.kubeconfig, &env.images, env.dir.path())
+                .await?;
+        }
+        Ok(env)
+    }
+
+    /// The image that a host runs, as its bootc says.
+    pub async fn booted(&self, node: &str) -> Result<Image> {
+        let said = self
+            .bink
+            .ssh(node, "bootc status --json --format-version=1")
+            .await?;
+        let status: Value = serde_json::from_str(&said.stdout)
+            .with_context(|| format!("bootc status on {node}: {} {}", said.stdout, said.stderr))?;
+        let image = &status["status"]["booted"]["image"];
+        let text = |value: &Value| {
+            value
+                .as_str()
+                .map(str::to_owned)
+                .with_context(|| format!("bootc status on {node}: {}", said.stdout))
+        };
+        let name = text(&image["image"]["image"])?;
+        let name = name.split_once('@').map_or(name.as_str(), |(name, _)| name);
+        let name = name
+            .rsplit_once(':')
+            .filter(|(_, tag)| !tag.contains('/'))
+            .map_or(name, |(name, _)| name);
+        Ok(Image {
+            name: name.to_owned(),
+            digest: text(&image["imageDigest"])?,
+        })
+    }
+
+    /// Waits until every node is Ready.
+    async fn all_ready(&self) -> Result<()> {
+        let nodes = Api::<Node>::all(self.client.clone());
+        until(
+            "all nodes are Ready",
+            Duration::from_secs(300),
+            async || {
+                let list = nodes.list(&kube::api::ListParams::default()).await?;
+                let ready = list.iter().filter(|node| is_ready(node)).count();
+                Ok(if ready >= self.nodes.len() {
+                    Ok(())
+                } else {
+                    Err(format!("{ready} of {}", self.nodes.len()))
+                })
+            },
+        )
+        .await
+    }
+}
+
+/// Is the node's condition Ready=True?
+#[must_use]
+pub fn is_ready(node: &Node) -> bool {
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+}
+
+async fn client(kubeconfig: &PathBuf) -> Result<Client> {
+    let read = Kubeconfig::read_from(kubeconfig)
+        .with_context(|| format!("cannot read {}", kubeconfig.display()))?;
+    let config = kube::Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?;
+    Ok(Client::try_from(config)?)
+}
+
+/// Short, and unlike that of any other run on this machine.
+fn unique_name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let nanos = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .subsec_nanos();
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!(
+        "e2e-{:x}-{:x}",
+        std::process::id(),
+        nanos.wrapping_add(count) & 0xffff
+    )
+}
