@@ -45,15 +45,11 @@ pub struct Network {
     pub pods: String,
 }
 
-/// How a kubelet finds its API server.
+/// What makes a host a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
-    /// URL of the API server.
-    pub server: String,
-    /// Certificate in PEM by which the server is known; without it any is taken.
-    pub authority: Option<String>,
-    /// Bearer token of the user `system:node:<name>`.
-    pub token: String,
+    /// The kubeconfig of the user `system:node:<name>`, with everything in it.
+    pub kubeconfig: String,
     /// Labels that the kubelet puts on its Node.
     pub labels: BTreeMap<String, String>,
 }
@@ -82,7 +78,7 @@ impl HostConfig {
             )?;
         }
         if let Some(node) = &self.node {
-            tree.file("etc/kubernetes/kubelet.conf", &kubeconfig(node).to_string())?;
+            tree.file("etc/kubernetes/kubelet.conf", &node.kubeconfig)?;
             tree.file(
                 "etc/kubernetes/kubelet.env",
                 &self.kubelet_environment(node),
@@ -125,27 +121,6 @@ impl HostConfig {
             labels.join(",")
         )
     }
-}
-
-fn kubeconfig(node: &Node) -> serde_json::Value {
-    let mut cluster = json!({"server": node.server});
-    match &node.authority {
-        Some(pem) => cluster["certificate-authority-data"] = json!(base64(pem)),
-        None => cluster["insecure-skip-tls-verify"] = json!(true),
-    }
-    json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "bed", "cluster": cluster}],
-        "users": [{"name": "kubelet", "user": {"token": node.token}}],
-        "contexts": [{"name": "bed", "context": {"cluster": "bed", "user": "kubelet"}}],
-        "current-context": "bed",
-    })
-}
-
-fn base64(text: &str) -> String {
-    use ::base64::prelude::{BASE64_STANDARD, Engine as _};
-    BASE64_STANDARD.encode(text)
 }
 
 fn pod_network(network: &Network) -> serde_json::Value {
@@ -257,9 +232,7 @@ mod tests {
                 pods: "10.244.1.0/24".to_owned(),
             }),
             node: Some(Node {
-                server: "https://10.96.0.1:443".to_owned(),
-                authority: Some("PEM".to_owned()),
-                token: "secret".to_owned(),
+                kubeconfig: "kind: Config".to_owned(),
                 labels: BTreeMap::from([
                     ("a/b".to_owned(), "c".to_owned()),
                     ("d".to_owned(), String::new()),
@@ -284,9 +257,7 @@ mod tests {
             read("etc/kubernetes/kubelet.env"),
             "NODE_NAME=h1\nNODE_IP=10.88.0.11\nNODE_LABELS=a/b=c,d=\n"
         );
-        assert!(
-            read("etc/kubernetes/kubelet.conf").contains(r#""certificate-authority-data":"UEVN""#)
-        );
+        assert_eq!(read("etc/kubernetes/kubelet.conf"), "kind: Config");
         assert!(read("etc/cni/net.d/10-pods.conflist").contains("10.244.1.0/24"));
     }
 

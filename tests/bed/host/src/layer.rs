@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use bed_bootc::files::{Content, FILES};
 use serde_json::{Value, json};
 
 const MASKED: &str = include_str!("../files/masked-units");
@@ -39,19 +40,11 @@ const BINARIES: [(&str, &str); 5] = [
 /// What a layer is made of.
 #[derive(Clone, Debug, Default)]
 pub struct Layer {
-    /// The bootc that hosts get; without it a host boots but cannot update.
-    pub bootc: Option<Bootc>,
+    /// The binary that hosts get as `/usr/bin/bootc`, with what belongs to
+    /// it; without it a host boots but cannot update.
+    pub bootc: Option<PathBuf>,
     /// What makes hosts nodes of a cluster; without it they are only hosts.
     pub kubernetes: Option<Kubernetes>,
-}
-
-/// The stand-in for bootc.
-#[derive(Clone, Debug)]
-pub struct Bootc {
-    /// The binary; it is `/usr/bin/bootc`, and `/usr/bin/ostree` by another name.
-    pub binary: PathBuf,
-    /// Its units, by name and text, enabled as their `[Install]` section says.
-    pub units: Vec<(String, String)>,
 }
 
 /// The parts of Kubernetes that run on a host.
@@ -114,14 +107,15 @@ impl Tree<'_> {
         Ok(())
     }
 
-    fn bootc(&self, bootc: &Bootc) -> Result<()> {
+    fn bootc(&self, binary: &Path) -> Result<()> {
         let target = self.parent("usr/bin/bootc")?;
         // A copy, as the next build may write into the file.
-        fs::copy(&bootc.binary, &target)
-            .with_context(|| format!("cannot copy {}", bootc.binary.display()))?;
-        self.link("usr/bin/ostree", Path::new("bootc"))?;
-        for (name, text) in &bootc.units {
-            self.unit(name, text)?;
+        fs::copy(binary, &target).with_context(|| format!("cannot copy {}", binary.display()))?;
+        for (path, content) in FILES {
+            match content {
+                Content::Text(text) => self.file(path, text)?,
+                Content::Link(to) => self.link(path, Path::new(to))?,
+            }
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ mod config;
 mod enter;
 mod guard;
 mod host;
+pub mod ip;
 pub mod layer;
 mod network;
 mod root;

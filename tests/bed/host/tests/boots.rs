@@ -1,6 +1,10 @@
 //! A host boots, reboots, loses its power and leaves nothing behind.
 //!
 //! Real namespaces, a real systemd, the real reboot(2): this needs root.
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy does not know helpers of tests for tests"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -39,10 +43,9 @@ fn image(layout: &Path, files: &[(&str, &str)]) {
     let blobs = layout.join("blobs/sha256");
     fs::create_dir_all(&blobs).unwrap();
     let put = |media: &str, data: &[u8]| {
-        let digest: String = Sha256::digest(data)
+        let digest = Sha256::digest(data)
             .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+            .fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
         fs::write(blobs.join(&digest), data).unwrap();
         json!({"mediaType": media, "digest": format!("sha256:{digest}"), "size": data.len()})
     };
