@@ -9,5 +9,6 @@ pub mod drain;
 pub mod health;
 pub mod lease;
 pub mod observe;
+pub mod registry;
 pub mod secrets;
 pub mod words;

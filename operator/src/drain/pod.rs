@@ -222,7 +222,7 @@ pub(super) mod tests {
             {"apiVersion": "v1", "kind": kind, "name": "o", "uid": "o", "controller": controller}]}})
     }
 
-    fn late(tolerations: Value) -> Value {
+    fn late(tolerations: &Value) -> Value {
         json!({"metadata": {"creationTimestamp": "2026-01-01T12:00:00Z"},
                "spec": {"tolerations": tolerations}})
     }
@@ -284,38 +284,34 @@ pub(super) mod tests {
                 json!({"spec": {"tolerations": exists}}),
                 Place::Leaves,
             ),
-            (
-                "tolerant of all, late",
-                late(exists.clone()),
-                Place::CameBack,
-            ),
-            ("tolerant by key, late", late(keyed), Place::CameBack),
+            ("tolerant of all, late", late(&exists), Place::CameBack),
+            ("tolerant by key, late", late(&keyed), Place::CameBack),
             (
                 "tolerant by empty value, late",
-                late(equal),
+                late(&equal),
                 Place::CameBack,
             ),
             (
                 "tolerant of NoExecute, late",
-                late(no_execute),
+                late(&no_execute),
                 Place::Leaves,
             ),
             (
                 "tolerant of another value, late",
-                late(valued),
+                late(&valued),
                 Place::Leaves,
             ),
             (
                 "tolerant by another operator, late",
-                late(greater),
+                late(&greater),
                 Place::Leaves,
             ),
             (
                 "tolerant of another taint, late",
-                late(foreign),
+                late(&foreign),
                 Place::Leaves,
             ),
-            ("late, not tolerant", late(json!([])), Place::Leaves),
+            ("late, not tolerant", late(&json!([])), Place::Leaves),
         ];
         let cordoned = CORDONED.parse().unwrap();
         for (what, change, wanted) in rows {

@@ -168,7 +168,7 @@ impl State {
     }
 
     /// What there is to report, at most once a second; asked once, then it is taken as said.
-    pub(super) fn to_say(&mut self) -> Option<Waits> {
+    pub(super) fn news(&mut self) -> Option<Waits> {
         if self.say_next > self.now || !self.has_news() {
             return None;
         }

@@ -41,7 +41,7 @@ fn nothing_is_evicted_or_done_before_the_list_is_complete() {
     state.seen(Ok(Event::InitApply(view("a"))), now);
     assert!(state.due(8).is_empty());
     assert!(!state.wants_last_list());
-    assert_eq!(state.to_say(), None);
+    assert_eq!(state.news(), None);
     state.seen(Ok(Event::InitDone), now);
     assert_eq!(state.due(8).len(), 1);
 }
@@ -76,7 +76,7 @@ fn a_last_list_that_fails_is_said_and_tried_again() {
     assert!(state.wants_last_list());
     state.listed_again(Err("no route".to_owned()), now);
     assert!(!state.is_done() && !state.wants_last_list());
-    assert_eq!(state.to_say().unwrap().trouble.as_deref(), Some("no route"));
+    assert_eq!(state.news().unwrap().trouble.as_deref(), Some("no route"));
     let again = state.wake().unwrap();
     assert_eq!(again, now + LIST_AGAIN);
     state.tick(again);
@@ -104,12 +104,12 @@ fn a_watch_that_may_not_begin_is_said_and_begun_anew() {
     let now = Instant::now();
     let mut state = state(now);
     state.seen(Err(watcher::Error::InitialListFailed(forbidden())), now);
-    let said = state.to_say().unwrap();
+    let said = state.news().unwrap();
     assert_eq!(said.left, None);
     assert!(said.trouble.unwrap().contains("pods is forbidden"));
     list(&mut state, &["a"], now + SECOND);
     assert_eq!(
-        state.to_say().unwrap(),
+        state.news().unwrap(),
         Waits {
             left: Some(1),
             ..Waits::default()
@@ -120,7 +120,7 @@ fn a_watch_that_may_not_begin_is_said_and_begun_anew() {
         now + SECOND,
     );
     state.tick(now + SECOND + REFUSED);
-    assert!(state.to_say().unwrap().trouble.is_some());
+    assert!(state.news().unwrap().trouble.is_some());
     assert!(state.wants_new_watch());
 }
 
@@ -129,7 +129,7 @@ fn a_watch_that_breaks_off_is_not_worth_a_word() {
     let now = Instant::now();
     let mut state = state(now);
     list(&mut state, &["a"], now);
-    state.to_say();
+    state.news();
     state.seen(
         Err(watcher::Error::WatchError(
             Status::failure("gone", "Expired").boxed(),
@@ -137,7 +137,7 @@ fn a_watch_that_breaks_off_is_not_worth_a_word() {
         now,
     );
     state.tick(now + 5 * SECOND);
-    assert_eq!(state.to_say(), None);
+    assert_eq!(state.news(), None);
 }
 
 #[test]
@@ -145,14 +145,14 @@ fn news_is_said_once_and_at_most_once_a_second() {
     let now = Instant::now();
     let mut state = state(now);
     list(&mut state, &["a", "b"], now);
-    assert_eq!(state.to_say().unwrap().left, Some(2));
-    assert_eq!(state.to_say(), None);
+    assert_eq!(state.news().unwrap().left, Some(2));
+    assert_eq!(state.news(), None);
     state.due(8);
     state.answered(&"uid-a".into(), Answer::refused(Cause::Busy), now);
-    assert_eq!(state.to_say(), None, "too early");
+    assert_eq!(state.news(), None, "too early");
     assert_eq!(state.wake(), Some(now + SECOND));
     state.tick(now + SECOND);
-    assert_eq!(state.to_say().unwrap().pods.len(), 1);
+    assert_eq!(state.news().unwrap().pods.len(), 1);
     state.tick(now + 2 * SECOND);
-    assert_eq!(state.to_say(), None, "no news");
+    assert_eq!(state.news(), None, "no news");
 }

@@ -67,9 +67,9 @@ struct Deaf;
 impl Task {
     pub(super) async fn run(self) {
         info!(node = %self.node, attempt = self.attempt, "drain begins");
-        match self.drain().await {
-            Ok(()) => info!(node = %self.node, attempt = self.attempt, "drained"),
-            Err(Deaf) => debug!(node = %self.node, "nobody listens to this drain any more"),
+        // Without a listener the operator itself is going.
+        if self.drain().await.is_ok() {
+            info!(node = %self.node, attempt = self.attempt, "drained");
         }
     }
 
@@ -100,7 +100,7 @@ impl Task {
             let targets = state.due(EVICTIONS_A_NODE.saturating_sub(asked.len()));
             self.note(&targets).await?;
             asked.extend(targets.into_iter().map(|target| self.evict(target)));
-            if let Some(waits) = state.to_say() {
+            if let Some(waits) = state.news() {
                 self.send(Report::Waiting(waits)).await?;
             }
         }

@@ -131,7 +131,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn config(auths: serde_json::Value) -> Result<DockerConfig, String> {
+    fn config(auths: &serde_json::Value) -> Result<DockerConfig, String> {
         DockerConfig::parse(json!({ "auths": auths }).to_string().as_bytes())
     }
 
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn the_most_specific_login_is_taken() {
         let login = |name: &str| json!({"username": name, "password": "p:w"});
-        let config = config(json!({
+        let config = config(&json!({
             "quay.io": login("all"), "quay.io/fleet": login("fleet"), "quay.io/fleet/os": login("os"),
             "https://index.docker.io/v1/": login("hub"), "r.local:5000": login("local"),
             "http://plain.local/v2/": login("plain"),
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn a_login_is_read_from_its_base64() {
         let auth = STANDARD.encode("me:pass:word");
-        let config = config(json!({"quay.io": {"auth": auth, "email": "x"}})).unwrap();
+        let config = config(&json!({"quay.io": {"auth": auth, "email": "x"}})).unwrap();
         assert_eq!(
             user(&config, "quay.io/os:v1").as_deref(),
             Some("me:pass:word")
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn debug_prints_hosts_alone() {
         let config =
-            config(json!({"q.io": {"username": "hunter1", "password": "hunter2"}})).unwrap();
+            config(&json!({"q.io": {"username": "hunter1", "password": "hunter2"}})).unwrap();
         assert_eq!(format!("{config:?}"), "{\"q.io\"}");
     }
 }

@@ -55,11 +55,14 @@ impl SecretView {
 }
 
 fn hash(content: &[u8]) -> SecretHash {
-    let mut hex = String::new();
-    for byte in Sha256::digest(content) {
-        hex.push_str(&format!("{byte:02x}"));
-    }
-    SecretHash(hex)
+    let halves = Sha256::digest(content)
+        .into_iter()
+        .flat_map(|byte| [byte >> 4, byte & 0xf]);
+    SecretHash(
+        halves
+            .filter_map(|half| char::from_digit(half.into(), 16))
+            .collect(),
+    )
 }
 
 #[cfg(test)]
