@@ -42,6 +42,17 @@ impl State {
         Self::Verifying,
         Self::Leaving,
     ];
+
+    /// States that are told apart by facts alone share a number: what is kept is the group.
+    #[must_use]
+    pub fn group(self) -> u8 {
+        match self {
+            Self::Idle | Self::Staging | Self::Staged => 0,
+            Self::Cordoned | Self::Draining => 1,
+            Self::Rebooting | Self::Verifying => 2,
+            Self::Leaving => 3,
+        }
+    }
 }
 
 impl fmt::Display for State {
@@ -58,6 +69,9 @@ pub struct Record {
     pub state: State,
     /// Since when.
     pub since: Timestamp,
+    /// Timeouts count from here: the last hop that needed a write. (A hop that needs none is done
+    /// again after a restart and must not start them anew.)
+    pub clock: Timestamp,
     /// When this was last written.
     pub written: Timestamp,
     /// The image that this update is for; what the agent is told to run.
@@ -85,6 +99,21 @@ pub struct Record {
     /// W3C trace context of this update: one trace per node and image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+}
+
+impl Record {
+    /// Is `other` the same in all that has to be written down? Hops within a group of states
+    /// follow again from what the agent and the Node say, so they need no write.
+    #[must_use]
+    pub fn is_kept_by(&self, other: &Self) -> bool {
+        self.state.group() == other.state.group()
+            && self.image == other.image
+            && self.slot == other.slot
+            && self.approval == other.approval
+            && self.tries == other.tries
+            && self.fault == other.fault
+            && self.node_uid == other.node_uid
+    }
 }
 
 /// A reboot slot.
@@ -119,8 +148,6 @@ pub struct DrainFault {
     pub until: Timestamp,
     /// How many in a row.
     pub times: u32,
-    /// What the drain waited for.
-    pub message: String,
 }
 
 /// From one state to another.

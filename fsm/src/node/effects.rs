@@ -1,0 +1,163 @@
+//! What has to be done: the difference between what a record says and what is so.
+//!
+//! In the order release, commit, acquire: the cordon is taken back before the write that forgets
+//! it, the drain starts after the write that claims it. Everything may be said again after a crash.
+
+use super::{
+    facts::{DrainStage, Facts},
+    record::{Record, State},
+};
+use crate::{
+    command::{Effect, NodeWrite},
+    names::PoolName,
+    time::Timestamp,
+    view::{BootcNodeView, Kept, NodeSpec, Owner, SecretRef},
+};
+
+/// What the pool puts into a node's spec, beside the image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// The pull secret.
+    pub secret: Option<SecretRef>,
+    /// Hash of its content.
+    pub secret_hash: Option<String>,
+    /// Soft reboots are allowed.
+    pub soft_reboot: bool,
+    /// The newest request of a person.
+    pub retry: Option<Timestamp>,
+}
+
+/// The node's objects and its pool, as they are.
+#[derive(Clone, Debug)]
+pub struct Site<'a> {
+    /// The pool that the node belongs to or will belong to.
+    pub owner: Option<&'a Owner>,
+    /// What the spec shall hold beside the image.
+    pub extras: &'a Extras,
+    /// The `BootcNode`.
+    pub bootc: Option<&'a BootcNodeView>,
+    /// The record that it holds.
+    pub kept: Option<&'a Record>,
+}
+
+/// All that has to be done for `record`, in order.
+#[must_use]
+pub fn effects(record: &Record, facts: &Facts<'_>, site: &Site<'_>) -> Vec<Effect> {
+    let mut all = release(record, facts);
+    all.extend(commit(record, facts, site));
+    all.extend(acquire(record, facts, site.owner.map(|owner| &owner.pool)));
+    all
+}
+
+/// What a Node without any pool and `BootcNode` must not keep of us.
+#[must_use]
+pub fn leftovers(facts: &Facts<'_>) -> Vec<Effect> {
+    release(
+        &Record {
+            state: State::Leaving,
+            ..Record::default()
+        },
+        facts,
+    )
+}
+
+fn release(record: &Record, facts: &Facts<'_>) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    let running = facts
+        .drain
+        .is_some_and(|drain| drain.stage != DrainStage::Done);
+    let drains = match record.state {
+        State::Draining => true,
+        State::Rebooting => !running,
+        _ => false,
+    };
+    if facts.drain.is_some() && !drains {
+        effects.push(Effect::CancelDrain);
+    }
+    let Some(node) = facts.node else {
+        return effects;
+    };
+    let leaving = record.state == State::Leaving;
+    if node.cordoned_by.is_some() && (leaving || record.slot.is_none()) {
+        effects.push(if node.cordoned {
+            Effect::Uncordon
+        } else {
+            Effect::ForgetCordon
+        });
+    }
+    if leaving && node.labelled {
+        effects.push(Effect::Unlabel);
+    }
+    effects
+}
+
+fn commit(record: &Record, facts: &Facts<'_>, site: &Site<'_>) -> Option<Effect> {
+    match (site.bootc, site.owner) {
+        (Some(bootc), _) if record.state == State::Leaving => {
+            (!bootc.deleting).then_some(Effect::Delete)
+        }
+        (None, _) if record.state == State::Leaving => None,
+        (Some(bootc), _) => {
+            let write = write(record, facts, site.extras);
+            (!is_written(bootc, &write, site.kept)).then_some(Effect::Commit(write))
+        }
+        (None, Some(owner)) => Some(Effect::Create {
+            owner: owner.clone(),
+            write: write(record, facts, site.extras),
+        }),
+        (None, None) => None,
+    }
+}
+
+fn acquire(record: &Record, facts: &Facts<'_>, pool: Option<&PoolName>) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    let (Some(node), Some(pool)) = (facts.node, pool) else {
+        return effects;
+    };
+    if record.state == State::Leaving {
+        return effects;
+    }
+    if !node.labelled {
+        effects.push(Effect::Label);
+    }
+    if record.state == State::Cordoned && !node.cordoned {
+        effects.push(Effect::Cordon { by: pool.clone() });
+    }
+    let attempt = record.attempt;
+    if record.state == State::Draining && facts.drain.is_none_or(|drain| drain.attempt != attempt) {
+        effects.push(Effect::StartDrain { attempt });
+    }
+    effects
+}
+
+fn write(record: &Record, facts: &Facts<'_>, extras: &Extras) -> NodeWrite {
+    NodeWrite {
+        spec: NodeSpec {
+            image: record.image.clone(),
+            booted: record.approval.is_some(),
+            approved_boot: record
+                .approval
+                .as_ref()
+                .and_then(|approval| approval.boot.clone()),
+            secret: extras.secret.clone(),
+            secret_hash: extras.secret_hash.clone(),
+            soft_reboot: extras.soft_reboot,
+        },
+        record: Record {
+            written: facts.now,
+            ..record.clone()
+        },
+        in_reboot_slot: record.slot.is_some(),
+        was_cordoned: record.slot.as_ref().map(|slot| slot.was_cordoned),
+        retry: extras.retry,
+    }
+}
+
+fn is_written(bootc: &BootcNodeView, write: &NodeWrite, kept: Option<&Record>) -> bool {
+    matches!(bootc.kept, Kept::Is(_))
+        && kept.is_some_and(|kept| write.record.is_kept_by(kept))
+        && bootc.spec == write.spec
+        && bootc.in_reboot_slot == write.in_reboot_slot
+        && bootc.was_cordoned == write.was_cordoned
+        && bootc.retry == write.retry
+}

@@ -1,0 +1,212 @@
+//! Conclusions from what is known and kept, in the order of their urgency.
+//!
+//! They do not look at the state: what follows from them in which state is the machine's.
+
+use super::{
+    facts::{DrainStage, Facts, MAX_TRIES, Wanted},
+    record::Record,
+};
+use crate::view::{Activity, AgentFaultKind};
+
+/// One conclusion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Event {
+    /// The node is no longer of its pool.
+    Left,
+    /// Several pools claim it.
+    Contested,
+    /// A person asks for another try.
+    Retried,
+    /// Another image is wanted while a reboot is approved.
+    Revoked,
+    /// The running image is wanted while a reboot is approved.
+    RevokedToBooted,
+    /// Another image is wanted.
+    Retargeted,
+    /// The image that runs is wanted.
+    RetargetedToBooted,
+    /// The wanted image runs.
+    Booted,
+    /// The approved reboot took place and ended in the old image, without a fall-back.
+    Returned,
+    /// A third image runs.
+    Strayed,
+    /// The host was in the wanted image and is back.
+    FellBack,
+    /// The Node is not Ready for five minutes.
+    Dead,
+    /// The drain is done, the cordon and the staged image are there, the pool is not halted.
+    Drained,
+    /// The drain took too long.
+    DrainLate,
+    /// The drain ended without success.
+    DrainFailed,
+    /// Somebody uncordoned a node that is being drained.
+    CordonLost,
+    /// A slot holder is cordoned.
+    CordonSeen,
+    /// The wanted image is not staged (any more).
+    Unstaged,
+    /// The wanted image is staged.
+    Staged,
+    /// The node still holds a slot and may use it.
+    SlotHeld,
+    /// The pool gives it a slot.
+    Granted,
+    /// The rebooted node is well.
+    Proven,
+    /// The image that it shall run is not the one that runs.
+    Unbooted,
+}
+
+impl Event {
+    /// All, the most urgent first.
+    pub const ALL: [Self; 23] = [
+        Self::Left,
+        Self::Contested,
+        Self::Retried,
+        Self::Revoked,
+        Self::RevokedToBooted,
+        Self::Retargeted,
+        Self::RetargetedToBooted,
+        Self::Booted,
+        Self::Returned,
+        Self::Strayed,
+        Self::FellBack,
+        Self::Dead,
+        Self::Drained,
+        Self::DrainLate,
+        Self::DrainFailed,
+        Self::CordonLost,
+        Self::CordonSeen,
+        Self::Unstaged,
+        Self::Staged,
+        Self::SlotHeld,
+        Self::Granted,
+        Self::Proven,
+        Self::Unbooted,
+    ];
+
+    /// Does it follow from what is kept and known?
+    #[must_use]
+    pub fn holds(self, record: &Record, facts: &Facts<'_>) -> bool {
+        match self {
+            Self::Left => facts.wanted == Wanted::Left,
+            Self::Contested => facts.contested,
+            Self::Retried => facts.retry,
+            Self::Revoked | Self::RevokedToBooted | Self::Retargeted | Self::RetargetedToBooted => {
+                retarget(record, facts) == Some(self)
+            }
+            Self::Booted => runs(record, facts) && facts.activity() == Activity::Idle,
+            Self::Returned => {
+                facts.rebooted(record) && facts.runs_as_before(record) && !fell_back(facts)
+            }
+            Self::Strayed => strayed(record, facts),
+            Self::FellBack => fell_back(facts),
+            Self::Dead => facts.dead(),
+            Self::Drained => drained(record, facts),
+            Self::DrainLate => facts.drain_late(record),
+            Self::DrainFailed => matches!(
+                facts.drain.map(|drain| drain.stage),
+                Some(DrainStage::Failed { again }) if facts.past(again)
+            ),
+            Self::CordonLost => facts.drain.is_some() && !facts.cordoned(),
+            Self::CordonSeen => record.slot.is_some() && facts.cordoned(),
+            Self::Unstaged => !staged(record, facts),
+            Self::Staged => staged(record, facts),
+            Self::SlotHeld => {
+                record.slot.is_some()
+                    && record.tries < MAX_TRIES
+                    && !facts.contested
+                    && facts.agent_fault().is_none()
+            }
+            Self::Granted => facts.granted,
+            Self::Proven => proven(record, facts),
+            Self::Unbooted => {
+                !facts.contested
+                    && record
+                        .image
+                        .as_ref()
+                        .is_some_and(|image| facts.booted_other(image))
+            }
+        }
+    }
+}
+
+/// All that holds, the most urgent first.
+pub fn due<'a>(record: &'a Record, facts: &'a Facts<'_>) -> impl Iterator<Item = Event> + 'a {
+    Event::ALL
+        .into_iter()
+        .filter(|event| event.holds(record, facts))
+}
+
+/// Which of the four ways to want another image it is. Nothing new is wanted of a node that pools
+/// quarrel about; a node that has to stage waits for room, unless others wait for its slot.
+fn retarget(record: &Record, facts: &Facts<'_>) -> Option<Event> {
+    let Wanted::Wants(wanted) = &facts.wanted else {
+        return None;
+    };
+    if facts.contested || record.image.as_ref() == Some(wanted) {
+        return None;
+    }
+    match (facts.approval_out(record), facts.booted_is(wanted)) {
+        (true, true) => Some(Event::RevokedToBooted),
+        (true, false) => Some(Event::Revoked),
+        (false, true) => Some(Event::RetargetedToBooted),
+        (false, false) => (facts.room || record.slot.is_some()).then_some(Event::Retargeted),
+    }
+}
+
+fn runs(record: &Record, facts: &Facts<'_>) -> bool {
+    record
+        .image
+        .as_ref()
+        .is_some_and(|image| facts.booted_is(image))
+}
+
+fn staged(record: &Record, facts: &Facts<'_>) -> bool {
+    record
+        .image
+        .as_ref()
+        .is_some_and(|image| facts.staged_is(image))
+}
+
+fn fell_back(facts: &Facts<'_>) -> bool {
+    facts.agent_fault() == Some(AgentFaultKind::FellBack)
+}
+
+/// A third image: neither the wanted one nor the one before the approval. Without an approval any
+/// other one will do, and so will any in another boot if it is not known what ran before.
+fn strayed(record: &Record, facts: &Facts<'_>) -> bool {
+    let other = record
+        .image
+        .as_ref()
+        .is_some_and(|image| facts.booted_other(image));
+    let before_known = record
+        .approval
+        .as_ref()
+        .is_none_or(|approval| approval.before.is_some());
+    other
+        && !fell_back(facts)
+        && if before_known {
+            !facts.runs_as_before(record)
+        } else {
+            facts.rebooted(record)
+        }
+}
+
+fn drained(record: &Record, facts: &Facts<'_>) -> bool {
+    let done = facts
+        .drain
+        .is_some_and(|drain| drain.attempt == record.attempt && drain.stage == DrainStage::Done);
+    done && facts.cordoned() && staged(record, facts) && !facts.halted
+}
+
+/// A node without a slot did not go down by us: it runs the image, that is all there is to see. A
+/// slot holder must be up, Ready, and its agent must have seen our last write.
+fn proven(record: &Record, facts: &Facts<'_>) -> bool {
+    runs(record, facts)
+        && facts.activity() == Activity::Idle
+        && (record.slot.is_none()
+            || (facts.agent_fault().is_none() && facts.heard() && facts.settled(record)))
+}

@@ -1,0 +1,257 @@
+//! A pool as the sum of its nodes: each shows a small [`Tally`], and the sum is corrected by
+//! subtracting the old and adding the new, so the work per event does not grow with the nodes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{names::NodeName, node::State, view::Amount};
+
+/// So many unhealthy slot holders halt a pool.
+pub const HALT_AT: usize = 2;
+
+/// Where a node stands in its pool; each is in exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Bucket {
+    /// Runs the target and holds no slot.
+    Updated,
+    /// No report yet, or not yet told to stage.
+    Pending,
+    /// Pulls and deploys.
+    Staging,
+    /// Waits for a slot.
+    Staged,
+    /// Cordoned, being drained.
+    Draining,
+    /// Approved.
+    Rebooting,
+    /// Has to show that it is well.
+    Verifying,
+    /// Something is wrong; wins over all others.
+    Degraded,
+    /// Let go: not of the pool any more, but it may still hold a slot.
+    Leaving,
+}
+
+impl Bucket {
+    /// Those that the message of `UpToDate=False` names, in its order.
+    pub const NAMED: [(Self, &'static str); 7] = [
+        (Self::Pending, "pending"),
+        (Self::Staging, "staging"),
+        (Self::Staged, "staged"),
+        (Self::Draining, "draining"),
+        (Self::Rebooting, "rebooting"),
+        (Self::Verifying, "verifying"),
+        (Self::Degraded, "degraded"),
+    ];
+
+    /// Where a node in this state stands, if nothing else is to be said of it.
+    #[must_use]
+    pub fn of(state: State) -> Self {
+        match state {
+            State::Idle => Self::Pending,
+            State::Staging => Self::Staging,
+            State::Staged => Self::Staged,
+            State::Cordoned | State::Draining => Self::Draining,
+            State::Rebooting => Self::Rebooting,
+            State::Verifying => Self::Verifying,
+            State::Leaving => Self::Leaving,
+        }
+    }
+}
+
+/// What a node shows to its pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// Where it stands.
+    pub bucket: Bucket,
+    /// It holds a slot, is about to, or may.
+    pub holds: bool,
+    /// It holds a slot and is not well; why, in one word.
+    pub unhealthy: Option<&'static str>,
+    /// It could take a slot.
+    pub candidate: bool,
+    /// It waits for room to stage.
+    pub wants_room: bool,
+    /// It takes room for staging.
+    pub stages: bool,
+    /// Not Ready, or cordoned by others, and not by holding a slot.
+    pub unavailable: bool,
+    /// Its `BootcNode` is the pool's.
+    pub owned: bool,
+    /// What is wrong with it, for people.
+    pub problem: Option<String>,
+    /// The other pools that claim it.
+    pub rivals: BTreeSet<crate::PoolName>,
+}
+
+/// The sum.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    tallies: BTreeMap<NodeName, Tally>,
+    buckets: BTreeMap<Bucket, usize>,
+    /// Slot holders.
+    pub holders: BTreeSet<NodeName>,
+    /// Unhealthy slot holders.
+    pub unhealthy: BTreeMap<NodeName, &'static str>,
+    /// Who could take a slot, in name order.
+    pub candidates: BTreeSet<NodeName>,
+    /// Who waits for room to stage, in name order.
+    pub waiting_for_room: BTreeSet<NodeName>,
+    /// Nodes with a problem.
+    pub problems: BTreeMap<NodeName, String>,
+    /// Nodes that other pools claim too.
+    pub contested: BTreeMap<NodeName, BTreeSet<crate::PoolName>>,
+    /// Nodes that stage.
+    pub staging: usize,
+    /// Nodes that are down for other reasons.
+    pub unavailable: usize,
+    /// Nodes whose `BootcNode` is the pool's.
+    pub owned: usize,
+}
+
+impl Sum {
+    /// Replaces what a node shows; `None`: it shows nothing any more. Says whether that changed
+    /// anything.
+    pub fn put(&mut self, name: &NodeName, tally: Option<Tally>) -> bool {
+        if self.tallies.get(name) == tally.as_ref() {
+            return false;
+        }
+        if let Some(old) = self.tallies.remove(name) {
+            self.subtract(name, &old);
+        }
+        if let Some(new) = tally {
+            self.add(name, &new);
+            self.tallies.insert(name.clone(), new);
+        }
+        true
+    }
+
+    fn subtract(&mut self, name: &NodeName, tally: &Tally) {
+        if let Some(count) = self.buckets.get_mut(&tally.bucket) {
+            *count -= 1;
+            if *count == 0 {
+                self.buckets.remove(&tally.bucket);
+            }
+        }
+        self.holders.remove(name);
+        self.unhealthy.remove(name);
+        self.candidates.remove(name);
+        self.waiting_for_room.remove(name);
+        self.problems.remove(name);
+        self.contested.remove(name);
+        self.staging -= usize::from(tally.stages);
+        self.unavailable -= usize::from(tally.unavailable);
+        self.owned -= usize::from(tally.owned);
+    }
+
+    fn add(&mut self, name: &NodeName, tally: &Tally) {
+        *self.buckets.entry(tally.bucket).or_default() += 1;
+        let mark = |is: bool, set: &mut BTreeSet<NodeName>| {
+            if is {
+                set.insert(name.clone());
+            }
+        };
+        mark(tally.holds, &mut self.holders);
+        mark(tally.candidate, &mut self.candidates);
+        mark(tally.wants_room, &mut self.waiting_for_room);
+        if let Some(why) = tally.unhealthy {
+            self.unhealthy.insert(name.clone(), why);
+        }
+        if let Some(problem) = &tally.problem {
+            self.problems.insert(name.clone(), problem.clone());
+        }
+        if !tally.rivals.is_empty() {
+            self.contested.insert(name.clone(), tally.rivals.clone());
+        }
+        self.staging += usize::from(tally.stages);
+        self.unavailable += usize::from(tally.unavailable);
+        self.owned += usize::from(tally.owned);
+    }
+
+    /// All nodes that show something.
+    pub fn names(&self) -> impl Iterator<Item = &NodeName> {
+        self.tallies.keys()
+    }
+
+    /// No node shows anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tallies.is_empty()
+    }
+
+    /// What a node shows.
+    #[must_use]
+    pub fn get(&self, name: &NodeName) -> Option<&Tally> {
+        self.tallies.get(name)
+    }
+
+    /// How many nodes stand there.
+    #[must_use]
+    pub fn count(&self, bucket: Bucket) -> usize {
+        self.buckets.get(&bucket).copied().unwrap_or_default()
+    }
+
+    /// Nodes of the pool: all but those that are let go.
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        self.tallies.len() - self.count(Bucket::Leaving)
+    }
+
+    /// Nodes on their way, from staging to verifying.
+    #[must_use]
+    pub fn updating(&self) -> usize {
+        use Bucket as B;
+        [
+            B::Staging,
+            B::Staged,
+            B::Draining,
+            B::Rebooting,
+            B::Verifying,
+        ]
+        .into_iter()
+        .map(|bucket| self.count(bucket))
+        .sum()
+    }
+
+    /// Nothing new is started: too many slot holders are not well.
+    #[must_use]
+    pub fn halted(&self) -> bool {
+        self.unhealthy.len() >= HALT_AT
+    }
+
+    /// How many slots there are: `max`, less the nodes that are down anyway, but for that reason
+    /// never less than one.
+    #[must_use]
+    pub fn slots(&self, max: Amount) -> usize {
+        match max.of(self.nodes()) {
+            0 => 0,
+            max => max.saturating_sub(self.unavailable).max(1),
+        }
+    }
+
+    /// How many of them are free.
+    #[must_use]
+    pub fn free_slots(&self, max: Amount) -> usize {
+        if self.halted() {
+            return 0;
+        }
+        self.slots(max).saturating_sub(self.holders.len())
+    }
+
+    /// How many more nodes may stage.
+    #[must_use]
+    pub fn free_room(&self, max: Option<Amount>) -> usize {
+        max.map_or(usize::MAX, |max| {
+            max.of(self.nodes()).saturating_sub(self.staging)
+        })
+    }
+
+    /// The same sum, counted anew from what every node shows.
+    #[must_use]
+    pub fn recount(&self) -> Self {
+        let mut sum = Self::default();
+        for (name, tally) in &self.tallies {
+            sum.put(name, Some(tally.clone()));
+        }
+        sum
+    }
+}

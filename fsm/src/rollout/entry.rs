@@ -1,0 +1,241 @@
+//! What is remembered of each node and pool beside their objects: what is under way.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    command::Effect,
+    image::Image,
+    input::BlockedPod,
+    names::PoolName,
+    node::{Drain, Record},
+    pool::Sum,
+    time::Timestamp,
+    view::{BootcNodeView, ImageRef, Kept, NodeView, PoolStatus, PoolView, SecretRef, Waiting},
+};
+
+/// A node.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Node {
+    pub(super) view: Option<NodeView>,
+    pub(super) bootc: Option<BootcNodeView>,
+    /// The record in the annotation, as last read or written.
+    pub(super) kept: Option<Record>,
+    /// The same with the hops since, which needed no write.
+    pub(super) record: Option<Record>,
+    pub(super) drain: Option<Drain>,
+    pub(super) drain_since: Timestamp,
+    pub(super) drain_noticed: bool,
+    pub(super) pods: Vec<BlockedPod>,
+    /// No drain gets this number or a smaller one again.
+    pub(super) attempts: u32,
+    pub(super) flight: Option<Flight>,
+    pub(super) hold: Option<Hold>,
+    /// A slot was asked for by a write of which nobody knows whether it took place.
+    pub(super) maybe_slot: bool,
+    /// A `BootcNode` was made and has not been seen yet.
+    pub(super) created: Option<(Timestamp, PoolName)>,
+    /// The record's clock, and how long the pool had been halted when that was first seen.
+    pub(super) halt_mark: (Timestamp, i64),
+    /// The pools that count this node.
+    pub(super) counted_by: BTreeSet<PoolName>,
+    pub(super) timer: Option<Timestamp>,
+    pub(super) waiting: WaitingState,
+}
+
+/// A decision under way.
+#[derive(Clone, Debug)]
+pub(super) struct Flight {
+    pub(super) id: u64,
+    /// What is so once it is done.
+    pub(super) record: Record,
+    pub(super) effects: Vec<Effect>,
+    /// It gives the node something that the pool has granted.
+    pub(super) granted: bool,
+    /// News of the Node came meanwhile.
+    pub(super) node_news: bool,
+    /// News of the `BootcNode` came meanwhile.
+    pub(super) bootc_news: bool,
+}
+
+/// A decision that failed and is not repeated for a while. Another decision is not held up.
+#[derive(Clone, Debug)]
+pub(super) struct Hold {
+    pub(super) effects: Vec<Effect>,
+    pub(super) until: Timestamp,
+    pub(super) tries: u32,
+    pub(super) granted: bool,
+    /// What the API server says, once that is worth showing.
+    pub(super) text: Option<String>,
+    /// Any news of the node ends it.
+    pub(super) ends_with_news: bool,
+}
+
+/// What is under way with the condition Waiting.
+#[derive(Clone, Debug, Default)]
+pub(super) struct WaitingState {
+    pub(super) in_flight: Option<Waiting>,
+    pub(super) last: Option<Timestamp>,
+    /// The reason for which the node waits, and since when.
+    pub(super) reason: Option<(&'static str, Timestamp)>,
+}
+
+impl Node {
+    pub(super) fn see(&mut self, view: Option<NodeView>) {
+        if let Some(flight) = &mut self.flight {
+            flight.node_news = true;
+        }
+        self.news();
+        self.view = view;
+    }
+
+    pub(super) fn see_bootc(&mut self, view: Option<BootcNodeView>) {
+        if let Some(flight) = &mut self.flight {
+            flight.bootc_news = true;
+        }
+        self.news();
+        self.maybe_slot = false;
+        let same = matches!((&self.bootc, &view), (Some(old), Some(new)) if old.uid == new.uid);
+        let kept = match view.as_ref().map(|view| &view.kept) {
+            Some(Kept::Is(record)) => Some(record.as_ref().clone()),
+            _ => None,
+        };
+        // An annotation that is lost while we know better is written again.
+        if !same || (kept.is_some() && kept != self.kept) {
+            self.record = None;
+        }
+        if view.is_some() {
+            self.created = None;
+        }
+        self.kept = kept;
+        self.bootc = view;
+    }
+
+    fn news(&mut self) {
+        if self.hold.as_ref().is_some_and(|hold| hold.ends_with_news) {
+            self.hold = None;
+        }
+    }
+
+    /// Nothing of it is left.
+    pub(super) fn is_gone(&self) -> bool {
+        self.view.is_none() && self.bootc.is_none() && self.flight.is_none()
+    }
+
+    /// The record to be shown: what a decision under way will make of it.
+    pub(super) fn shown(&self) -> Option<&Record> {
+        self.flight
+            .as_ref()
+            .map(|flight| &flight.record)
+            .or(self.record.as_ref())
+    }
+
+    /// It holds a slot, is about to, or may.
+    pub(super) fn holds(&self) -> bool {
+        let has = |record: Option<&Record>| record.is_some_and(|record| record.slot.is_some());
+        let lost = self.bootc.is_none()
+            && self
+                .view
+                .as_ref()
+                .is_some_and(|node| node.cordoned_by.is_some());
+        has(self.kept.as_ref())
+            || has(self.record.as_ref())
+            || has(self.shown())
+            || self.maybe_slot
+            || lost
+            || (self.kept.is_none()
+                && self
+                    .bootc
+                    .as_ref()
+                    .is_some_and(|bootc| bootc.in_reboot_slot))
+    }
+
+    /// What the API server says against our last write.
+    pub(super) fn refusal(&self) -> Option<&str> {
+        self.hold.as_ref().and_then(|hold| hold.text.as_deref())
+    }
+}
+
+/// A pool.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pool {
+    pub(super) view: Option<PoolView>,
+    pub(super) sum: Sum,
+    pub(super) resolution: Option<Resolution>,
+    pub(super) secret: Option<(SecretRef, Result<String, String>)>,
+    pub(super) was_halted: bool,
+    pub(super) halted_since: Option<Timestamp>,
+    pub(super) halted_ms: i64,
+    pub(super) flight: Option<PoolFlight>,
+    pub(super) failures: u32,
+    pub(super) hold_until: Option<Timestamp>,
+    /// The status as it stands at the API server.
+    pub(super) shown: Option<PoolStatus>,
+    pub(super) written: Option<Timestamp>,
+    pub(super) timer: Option<Timestamp>,
+}
+
+/// A write to a pool under way.
+#[derive(Clone, Debug)]
+pub(super) struct PoolFlight {
+    pub(super) id: u64,
+    pub(super) what: crate::command::PoolWrite,
+}
+
+/// What is known of a tag.
+#[derive(Clone, Debug)]
+pub(super) struct Resolution {
+    pub(super) reference: String,
+    /// Of this reference, never of another one.
+    pub(super) digest: Option<String>,
+    pub(super) next: Timestamp,
+    pub(super) asked: bool,
+    pub(super) failures: u32,
+    pub(super) error: Option<String>,
+}
+
+impl Pool {
+    /// It exists and is to stay.
+    pub(super) fn alive(&self) -> Option<&PoolView> {
+        self.view.as_ref().filter(|view| !view.deleting)
+    }
+
+    /// What it wants its nodes to run.
+    pub(super) fn target(&self) -> Option<Image> {
+        let spec = &self.alive()?.spec;
+        match &spec.image {
+            _ if spec.invalid.is_some() => None,
+            ImageRef::Pinned(image) => Some(image.clone()),
+            ImageRef::Tag {
+                reference,
+                repository,
+            } => {
+                let known = self
+                    .resolution
+                    .as_ref()
+                    .filter(|known| known.reference == *reference)?;
+                Image::of(repository, known.digest.as_deref()?)
+            }
+            ImageRef::Invalid(_) => None,
+        }
+    }
+
+    /// What is known of its pull secret: `None` while nobody has looked.
+    pub(super) fn secret(&self) -> Option<Option<(&SecretRef, Result<&str, &str>)>> {
+        let Some(wanted) = self.view.as_ref()?.spec.secret.as_ref() else {
+            return Some(None);
+        };
+        let (seen, result) = self.secret.as_ref()?;
+        let result = result.as_deref().map_err(String::as_str);
+        (seen == wanted).then_some(Some((wanted, result)))
+    }
+
+    /// Its finalizer is in place and its secret was looked at: nodes may be decided on.
+    pub(super) fn is_ready(&self) -> bool {
+        self.view.as_ref().is_some_and(|view| view.finalizer) && self.secret().is_some()
+    }
+
+    /// For how long it has been halted in this process, in milliseconds.
+    pub(super) fn halted_for(&self, now: Timestamp) -> i64 {
+        self.halted_ms + self.halted_since.map_or(0, |since| now.since(since))
+    }
+}

@@ -1,0 +1,229 @@
+//! What people and traces are told.
+
+use super::Rollout;
+use crate::{
+    command::{About, Command, Notice, PoolWrite},
+    image::short,
+    names::{NodeName, PoolName},
+    node::{Hop, Record, State},
+    view::{Condition, Kept, Owner, PoolStatus},
+};
+
+impl Rollout {
+    /// Tells of the hops that `after` has and `before` has not.
+    pub(super) fn tell_hops(
+        &mut self,
+        name: &NodeName,
+        owner: Option<&Owner>,
+        before: Option<&Record>,
+        after: &Record,
+    ) {
+        self.tell_new_hops(name, owner.map(|owner| owner.pool.clone()), before, after);
+    }
+
+    pub(super) fn tell_new_hops(
+        &mut self,
+        name: &NodeName,
+        pool: Option<PoolName>,
+        before: Option<&Record>,
+        after: &Record,
+    ) {
+        let known = before.map_or(&[][..], |before| &before.hops);
+        for hop in after.hops.iter().filter(|hop| !known.contains(hop)) {
+            if let Some((warning, reason, action, note)) = text(hop, after) {
+                let about = About::Node(name.clone(), pool.clone());
+                self.notice(about, warning, reason, action, note);
+            }
+            self.out.push(Command::Hop {
+                node: name.clone(),
+                pool: pool.clone(),
+                hop: hop.clone(),
+                record: Box::new(Record {
+                    hops: Vec::new(),
+                    ..after.clone()
+                }),
+            });
+        }
+    }
+
+    pub(super) fn notice_rebuilt(&mut self, name: &NodeName, owner: Option<&Owner>, kept: &Kept) {
+        let why = match kept {
+            Kept::Unreadable(why) => format!("cannot be read ({why})"),
+            _ => "is missing".to_owned(),
+        };
+        let about = About::Node(name.clone(), owner.map(|owner| owner.pool.clone()));
+        let note = format!(
+            "annotation bootc.dev/rollout {why}; rebuilt from the spec and the other annotations"
+        );
+        self.notice(about, true, "RecordRebuilt", "Rollout", note);
+    }
+
+    pub(super) fn notice_digest(
+        &mut self,
+        pool: &PoolName,
+        reference: &str,
+        old: Option<&str>,
+        new: &str,
+    ) {
+        let note = match old {
+            Some(old) => format!("{reference} is now {} (was {})", short(new), short(old)),
+            None => format!("{reference} is {}", short(new)),
+        };
+        self.notice(
+            About::Pool(pool.clone()),
+            false,
+            "ImageUpdateAvailable",
+            "ResolveImage",
+            note,
+        );
+    }
+
+    pub(super) fn notice_slow_drain(
+        &mut self,
+        name: &NodeName,
+        pool: Option<PoolName>,
+        waits_for: &str,
+    ) {
+        let note = format!("the drain runs for more than 5 minutes: {waits_for}");
+        self.notice(
+            About::Node(name.clone(), pool),
+            true,
+            "DrainTakingTooLong",
+            "Drain",
+            note,
+        );
+    }
+
+    /// Of a status that differs from the one shown.
+    pub(super) fn notice_pool(&mut self, name: &PoolName, what: &PoolWrite) {
+        let PoolWrite::Status(status) = what else {
+            return;
+        };
+        let shown = self
+            .pools
+            .get(name)
+            .and_then(|pool| pool.shown.clone())
+            .unwrap_or_default();
+        let digest = short(status.target_digest.as_deref().unwrap_or_default()).to_owned();
+        if let Some((reason, verb)) = progress(&shown, status) {
+            let note = format!("rollout {verb} {digest}");
+            self.notice(About::Pool(name.clone()), false, reason, "Rollout", note);
+        }
+        let key = |it: &Option<Condition>| {
+            it.as_ref()
+                .map(|it| (it.reason.clone(), it.message.clone()))
+        };
+        if let Some(now) = status
+            .is_degraded
+            .as_ref()
+            .filter(|now| now.status == Some(true))
+            && key(&shown.is_degraded) != key(&status.is_degraded)
+        {
+            let (reason, note) = (now.reason.clone(), now.message.clone());
+            self.notice(
+                About::Pool(name.clone()),
+                true,
+                &reason,
+                "PoolDegraded",
+                note,
+            );
+        }
+    }
+
+    fn notice(&mut self, about: About, warning: bool, reason: &str, action: &str, note: String) {
+        let (reason, action) = (reason.to_owned(), action.to_owned());
+        self.out.push(Command::Notice(Notice {
+            about,
+            warning,
+            reason,
+            action,
+            note,
+        }));
+    }
+}
+
+/// Did a rollout begin or end? A pool that is seen for the first time tells nothing.
+fn progress(shown: &PoolStatus, status: &PoolStatus) -> Option<(&'static str, &'static str)> {
+    let of = |status: &PoolStatus| status.up_to_date.as_ref().and_then(|it| it.status);
+    match (of(shown), of(status)) {
+        (Some(true) | None, Some(false)) => Some(("RolloutStarted", "started towards")),
+        (Some(false), Some(true)) => Some(("RolloutCompleted", "completed at")),
+        (Some(false), Some(false)) if shown.target_digest != status.target_digest => {
+            Some(("RolloutStarted", "started towards"))
+        }
+        _ => None,
+    }
+}
+
+type Text = (bool, &'static str, &'static str, String);
+
+fn text(hop: &Hop, record: &Record) -> Option<Text> {
+    let image = record
+        .image
+        .as_ref()
+        .map(|image| image.as_str())
+        .unwrap_or_default();
+    let warn = |reason, note: &str| Some((true, reason, "NodeUpdate", note.to_owned()));
+    match hop.cause.as_str() {
+        "Left" => {
+            return Some((
+                false,
+                "Leaving",
+                "NodeUpdate",
+                "let go by its pool".to_owned(),
+            ));
+        }
+        "CordonLost" => {
+            return warn(
+                "CordonLost",
+                "somebody uncordoned the node while it was being drained; it is cordoned and drained again",
+            );
+        }
+        "DrainLate" => {
+            return warn(
+                "DrainTimedOut",
+                "the drain took longer than drainTimeoutSeconds; the node is uncordoned and tried again after a back-off",
+            );
+        }
+        "Dead" => {
+            return warn(
+                "SlotGivenBack",
+                "the Node is not Ready for 5 minutes; its slot goes to another one",
+            );
+        }
+        "Contested" => {
+            return warn(
+                "SlotGivenBack",
+                "several pools select the node; its slot goes to another one",
+            );
+        }
+        "Returned" => {
+            return warn(
+                "UpdateLost",
+                "the node rebooted and still runs the old image; it is staged and drained again",
+            );
+        }
+        "Strayed" => {
+            return warn(
+                "UnexpectedImage",
+                "the node came up with an image that was not asked for; it is staged and drained again",
+            );
+        }
+        _ => {}
+    }
+    let say = |reason, note: String| Some((false, reason, "NodeUpdate", note));
+    match hop.to {
+        State::Staging => say("Staging", format!("staging image {image}")),
+        State::Staged => say(
+            "Staged",
+            format!("image {image} is staged and awaits a reboot slot"),
+        ),
+        State::Draining => say(
+            "Draining",
+            "the node is cordoned; its pods are evicted".to_owned(),
+        ),
+        State::Rebooting => say("Rebooting", format!("rebooting into image {image}")),
+        State::Idle => say("Idle", format!("the node is up to date with image {image}")),
+        State::Cordoned | State::Verifying | State::Leaving => None,
+    }
+}

@@ -1,0 +1,211 @@
+//! What a finished decision changes.
+
+use super::{
+    Rollout,
+    entry::{Flight, Hold, Node},
+};
+use crate::{
+    command::{Effect, NodeWrite},
+    input::Outcome,
+    names::NodeName,
+    time::{Seconds, Timestamp},
+    view::Kept,
+};
+
+/// News are awaited this long before a stale decision is made again.
+const NEWS_WITHIN: Seconds = Seconds(5);
+/// Longest back-off, in seconds.
+const BACK_OFF_MAX: u32 = 60;
+/// So many failures in a row without an answer are shown.
+const SHOWN_FROM: u32 = 3;
+
+impl Rollout {
+    pub(super) fn take_done(&mut self, name: &NodeName, id: u64, done: usize, outcome: Outcome) {
+        let now = self.now;
+        let Some(node) = self.nodes.get_mut(name) else {
+            return;
+        };
+        let Some(flight) = node.flight.take_if(|flight| flight.id == id) else {
+            return;
+        };
+        self.dirty_nodes.insert(name.clone());
+        let done = if outcome == Outcome::Ok {
+            flight.effects.len()
+        } else {
+            done
+        };
+        let mut behind = false;
+        for effect in flight.effects.iter().take(done) {
+            behind |= apply(node, effect, &flight, now);
+        }
+        let rest = flight.effects.get(done..).unwrap_or_default();
+        let asked_for_slot = rest.iter().any(takes_slot);
+        match outcome {
+            Outcome::Ok => {
+                node.hold = behind.then(|| await_news(now, &flight));
+                let pool = node.created.as_ref().map(|(_, pool)| pool.clone());
+                let before = node.record.clone();
+                if node.bootc.is_some() {
+                    let mut record = flight.record.clone();
+                    if commits(&flight.effects) {
+                        record.hops.clear();
+                    }
+                    node.record = Some(record);
+                }
+                let owner = node.bootc.as_ref().and_then(|bootc| bootc.owner.clone());
+                let pool = owner.map(|owner| owner.pool).or(pool);
+                self.tell_new_hops(name, pool, before.as_ref(), &flight.record);
+            }
+            Outcome::Conflict | Outcome::Gone => {
+                stop_drain(node, rest);
+                let seen = flight.node_news || flight.bootc_news;
+                node.hold = (!seen || behind).then(|| await_news(now, &flight));
+            }
+            Outcome::Refused(text) => {
+                stop_drain(node, rest);
+                node.maybe_slot = false;
+                node.hold = Some(back_off(name, node.hold.as_ref(), now, &flight, Some(text)));
+            }
+            Outcome::Failed(text) => {
+                stop_drain(node, rest);
+                node.maybe_slot |= asked_for_slot && !flight.bootc_news;
+                let again = node.hold.as_ref().map_or(1, |hold| hold.tries + 1);
+                let text = Some(text).filter(|_| again >= SHOWN_FROM);
+                node.hold = Some(back_off(name, node.hold.as_ref(), now, &flight, text));
+            }
+        }
+    }
+}
+
+/// What the effect has changed. If news of the object came meanwhile they are left as they are,
+/// being newer or about to be followed by newer ones; `true` if they do not show the effect yet.
+fn apply(node: &mut Node, effect: &Effect, flight: &Flight, now: Timestamp) -> bool {
+    match effect {
+        Effect::Create { owner, write } => {
+            node.created = node.bootc.is_none().then(|| (now, owner.pool.clone()));
+            let seen = node.bootc.is_some();
+            if seen {
+                node.kept.get_or_insert_with(|| write.record.clone());
+            }
+            false
+        }
+        Effect::Commit(write) => apply_commit(node, write, flight.bootc_news),
+        Effect::Delete => {
+            if flight.bootc_news && node.bootc.is_some() {
+                return true;
+            }
+            (node.bootc, node.kept, node.record) = (None, None, None);
+            false
+        }
+        _ => apply_to_node(node, effect, flight.node_news),
+    }
+}
+
+fn apply_commit(node: &mut Node, write: &NodeWrite, news: bool) -> bool {
+    let Some(bootc) = &mut node.bootc else {
+        return false;
+    };
+    if news {
+        return node.kept.as_ref() != Some(&write.record);
+    }
+    if bootc.spec != write.spec {
+        bootc.generation += 1;
+        bootc.spec = write.spec.clone();
+    }
+    bootc.kept = Kept::Is(Box::new(write.record.clone()));
+    bootc.in_reboot_slot = write.in_reboot_slot;
+    bootc.was_cordoned = write.was_cordoned;
+    bootc.retry = write.retry;
+    node.kept = Some(write.record.clone());
+    false
+}
+
+fn apply_to_node(node: &mut Node, effect: &Effect, news: bool) -> bool {
+    let Some(view) = &mut node.view else {
+        return false;
+    };
+    let mut after = view.clone();
+    match effect {
+        Effect::Uncordon => (after.cordoned, after.cordoned_by) = (false, None),
+        Effect::ForgetCordon => after.cordoned_by = None,
+        Effect::Unlabel => after.labelled = false,
+        Effect::Label => after.labelled = true,
+        Effect::Cordon { by } => (after.cordoned, after.cordoned_by) = (true, Some(by.clone())),
+        _ => {}
+    }
+    if news {
+        return *view != after;
+    }
+    *view = after;
+    false
+}
+
+fn commits(effects: &[Effect]) -> bool {
+    effects
+        .iter()
+        .any(|effect| matches!(effect, Effect::Commit(_) | Effect::Create { .. }))
+}
+
+fn takes_slot(effect: &Effect) -> bool {
+    matches!(effect, Effect::Commit(write) | Effect::Create { write, .. } if write.in_reboot_slot)
+}
+
+/// A drain that was to be started and was not does not run.
+fn stop_drain(node: &mut Node, rest: &[Effect]) {
+    if rest
+        .iter()
+        .any(|effect| matches!(effect, Effect::StartDrain { .. }))
+    {
+        node.drain = None;
+    }
+}
+
+fn await_news(now: Timestamp, flight: &Flight) -> Hold {
+    Hold {
+        effects: Vec::new(),
+        until: now + NEWS_WITHIN,
+        tries: 0,
+        granted: flight.granted,
+        text: None,
+        ends_with_news: true,
+    }
+}
+
+fn back_off(
+    name: &NodeName,
+    before: Option<&Hold>,
+    now: Timestamp,
+    flight: &Flight,
+    text: Option<String>,
+) -> Hold {
+    let tries = before.map_or(1, |hold| hold.tries + 1);
+    Hold {
+        effects: flight.effects.clone(),
+        until: now + back_off_of(tries, name.as_str()),
+        tries,
+        granted: flight.granted,
+        text,
+        ends_with_news: false,
+    }
+}
+
+/// 1, 2, 4 … 60 seconds, and up to a quarter more, by name, so that not all try at once.
+pub(super) fn back_off_of(tries: u32, name: &str) -> Seconds {
+    let seconds = (1u32 << tries.saturating_sub(1).min(6)).min(BACK_OFF_MAX);
+    Seconds(seconds + spread(name, seconds / 4))
+}
+
+/// A number from 0 to `most` that differs by name.
+pub(super) fn spread(name: &str, most: u32) -> u32 {
+    let sum = name.bytes().fold(0u32, |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(u32::from(byte))
+    });
+    sum % (most + 1)
+}
+
+impl Hold {
+    /// Does it hold up these effects? One that awaits news holds up all.
+    pub(super) fn stops(&self, now: Timestamp, same: impl Fn(&[Effect]) -> bool) -> bool {
+        self.until > now && (self.ends_with_news || same(&self.effects))
+    }
+}

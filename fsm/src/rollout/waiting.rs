@@ -1,0 +1,124 @@
+//! When the condition Waiting of a node is written: not for what is over in a moment, and not more
+//! often than every 30 seconds.
+
+use std::collections::BTreeSet;
+
+use super::{Rollout, entry::Node, nodes::earliest, place::Place};
+use crate::{
+    command::Command,
+    input::Outcome,
+    names::NodeName,
+    node::{
+        Facts, Record, Wanted,
+        health::Problem,
+        waiting::{Outside, WaitingOn, waiting_on},
+    },
+    time::{Seconds, Timestamp},
+    view::Waiting,
+};
+
+/// Shorter waits are not shown.
+const SHOWN_AFTER: Seconds = Seconds(5);
+/// At most so often a node.
+const PERIOD: Seconds = Seconds(30);
+/// The reason where nothing is waited for.
+const NOT_WAITING: &str = "NotWaiting";
+
+impl Rollout {
+    /// Why the node waits; nothing of a node that goes.
+    pub(super) fn wait(
+        &self,
+        node: &Node,
+        place: &Place,
+        record: &Record,
+        facts: &Facts<'_>,
+        problem: Option<&Problem>,
+    ) -> Option<WaitingOn> {
+        let pool = &place
+            .owner
+            .as_ref()
+            .filter(|_| place.wanted != Wanted::Left)?
+            .pool;
+        let rivals: BTreeSet<_> = place.rivals_of(Some(pool));
+        let outside = Outside {
+            paused: place.paused,
+            rivals: &rivals,
+            pods: &node.pods,
+        };
+        waiting_on(record, facts, problem, outside)
+    }
+
+    pub(super) fn show_waiting(
+        &mut self,
+        name: &NodeName,
+        node: &mut Node,
+        place: &Place,
+        wait: Option<WaitingOn>,
+        wake: &mut Option<Timestamp>,
+    ) {
+        let Some(pool) = place.owner.as_ref().map(|owner| &owner.pool) else {
+            return;
+        };
+        let Some(bootc) = node.bootc.as_ref().filter(|bootc| !bootc.deleting) else {
+            return;
+        };
+        if place.wanted == Wanted::Left || !place.ready || node.waiting.in_flight.is_some() {
+            return;
+        }
+        let now = self.now;
+        let reason = wait.as_ref().map(WaitingOn::reason);
+        if node.waiting.reason.map(|(reason, _)| reason) != reason {
+            node.waiting.reason = reason.map(|reason| (reason, now));
+        }
+        let since = node.waiting.reason.map_or(now, |(_, since)| since);
+        let shown = bootc.waiting.as_ref();
+        let new = Waiting {
+            waiting: wait.is_some(),
+            reason: reason.unwrap_or(NOT_WAITING).to_owned(),
+            message: wait
+                .as_ref()
+                .map(|wait| wait.message(pool))
+                .unwrap_or_default(),
+            since: shown
+                .filter(|shown| shown.waiting == wait.is_some())
+                .map_or(since.whole_seconds(), |shown| shown.since),
+        };
+        if shown.map_or(!new.waiting, |shown| *shown == new) {
+            return;
+        }
+        let grace = if new.waiting {
+            since + SHOWN_AFTER
+        } else {
+            now
+        };
+        let due = node
+            .waiting
+            .last
+            .map_or(grace, |last| grace.max(last + PERIOD));
+        if due > now {
+            earliest(wake, Some(due));
+            return;
+        }
+        node.waiting.in_flight = Some(new.clone());
+        node.waiting.last = Some(now);
+        self.out.push(Command::Waiting {
+            node: name.clone(),
+            waiting: new,
+        });
+    }
+
+    pub(super) fn take_waiting_done(&mut self, name: NodeName, outcome: &Outcome) {
+        let Some(node) = self.nodes.get_mut(&name) else {
+            return;
+        };
+        let written = node
+            .waiting
+            .in_flight
+            .take()
+            .filter(|_| *outcome == Outcome::Ok);
+        if let (Some(written), Some(bootc)) = (written, node.bootc.as_mut()) {
+            bootc.waiting = Some(written);
+        }
+        self.dirty_nodes.insert(name);
+    }
+}
