@@ -1,8 +1,9 @@
 //! Helpers of the tests against a real API server.
 //!
-//! [`suite`] starts one control plane for all tests and installs `deploy/`; [`wait`] looks until
-//! something holds.
+//! [`suite`] starts one control plane for all tests and installs `deploy/`; [`hosts`] makes nodes
+//! and pods that no kubelet runs; [`wait`] looks until something holds.
 
+pub mod hosts;
 pub mod suite;
 pub mod wait;
 

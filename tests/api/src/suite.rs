@@ -2,7 +2,7 @@
 
 use std::{future::Future, path::PathBuf, process::Stdio, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use bed::{
     control_plane::{Config, ControlPlane, Identity},
     paths, progress,
@@ -29,9 +29,9 @@ use tokio::{io::AsyncWriteExt as _, process::Command, runtime::Handle, time::tim
 use crate::wait;
 
 /// How long a whole test may take.
-const TEST: Duration = Duration::from_mins(5);
+const TEST: Duration = Duration::from_secs(300);
 /// How long one call of kubectl may take.
-const KUBECTL: Duration = Duration::from_mins(1);
+const KUBECTL: Duration = Duration::from_secs(60);
 
 /// A service account.
 #[derive(Clone, Copy, Debug)]
@@ -173,6 +173,25 @@ impl Suite {
 
     /// The same with something on its standard input.
     pub async fn kubectl_with(&self, args: &[&str], input: &str) -> Result<String> {
+        let output = self.run_kubectl(args, input).await?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let command = args.join(" ");
+        ensure!(output.status.success(), "kubectl {command}: {errors}");
+        // A warning (such as "would violate PodSecurity") is as good as a failure here.
+        ensure!(!errors.contains("Warning:"), "kubectl {command}: {errors}");
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// `kubectl diff`: the differences between the cluster and a file; empty if there are none.
+    pub async fn kubectl_diff(&self, file: &str) -> Result<String> {
+        let output = self.run_kubectl(&["diff", "-f", file], "").await?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        // 1 says that there are differences, more that it failed.
+        ensure!(output.status.code() <= Some(1), "kubectl diff: {errors}");
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    async fn run_kubectl(&self, args: &[&str], input: &str) -> Result<std::process::Output> {
         let mut child = Command::new(paths::bin()?.join("kubectl"))
             .args(args)
             .env("KUBECONFIG", self.cluster.kubeconfig())
@@ -185,18 +204,7 @@ impl Suite {
         if let Some(mut stdin) = child.stdin.take() {
             stdin.write_all(input.as_bytes()).await?;
         }
-        let output = timeout(KUBECTL, child.wait_with_output()).await??;
-        let errors = String::from_utf8_lossy(&output.stderr);
-        if !output.status.success() {
-            bail!("kubectl {}: {errors}", args.join(" "));
-        }
-        // Warnings (such as "would violate PodSecurity") are as good as failures here.
-        ensure!(
-            !errors.contains("Warning:"),
-            "kubectl {}: {errors}",
-            args.join(" ")
-        );
-        Ok(String::from_utf8(output.stdout)?)
+        Ok(timeout(KUBECTL, child.wait_with_output()).await??)
     }
 
     /// A client for a service account. `bound_to` is the JSON of a `boundObjectRef`, by which the

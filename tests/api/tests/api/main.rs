@@ -1,6 +1,7 @@
 //! All tests against a real API server: one control plane for the suite, torn down at its end
 //! however that comes.
 
+mod agent;
 mod install;
 mod policies;
 mod schema;
@@ -33,6 +34,7 @@ fn run(args: &Arguments) -> anyhow::Result<ExitCode> {
         .build()?;
     let suite = runtime.block_on(Suite::start())?;
     let tests = [
+        agent::trials(&suite),
         schema::trials(&suite),
         stored::trials(&suite),
         install::trials(&suite),

@@ -181,9 +181,9 @@ where
         serde_json::from_value(with(object, "/metadata/name", json!(name)))?;
     let api = api::<K>(client);
     api.create(&PostParams::default(), &object).await?;
-    let patch = Patch::Merge(with(json!({}), path, value));
+    let change = Patch::Merge(with(json!({}), path, value));
     refused_with(
-        api.patch_status(&name, &PatchParams::default(), &patch)
+        api.patch_status(&name, &PatchParams::default(), &change)
             .await,
         answer,
     )?;

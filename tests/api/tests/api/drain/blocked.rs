@@ -1,0 +1,219 @@
+//! What holds a drain up is named, retried, and gone through as soon as it gives way.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use anyhow::{Result, ensure};
+use api_tests::{Account, Suite, kubelet};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use libtest_mimic::Trial;
+use operator::drain::{Drains, Report, Settings};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::scene::{Scene, budget};
+
+pub(super) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
+    vec![
+        suite.trial("drain::blocked::by_a_budget_at_0", by_a_budget),
+        suite.trial("drain::blocked::by_two_budgets", by_two_budgets),
+        suite.trial("drain::blocked::by_a_policy_that_refuses", by_a_policy),
+        suite.trial("drain::blocked::by_a_webhook_that_is_down", by_a_webhook),
+        suite.trial("drain::blocked::by_a_finalizer", by_a_finalizer),
+        suite.trial("drain::blocked::by_a_pod_that_takes_its_time", by_a_grace_period),
+        suite.trial("drain::blocked::in_a_namespace_that_goes", in_a_namespace_that_goes),
+        suite.trial("drain::blocked::without_the_lease", without_the_lease),
+        suite.trial("drain::blocked::without_rights", without_rights),
+    ]
+}
+
+async fn by_a_budget(suite: Arc<Suite>) -> Result<()> {
+    let mut scene = Scene::new(&suite, "drain-budget").await?;
+    scene.pod("web-1", json!({})).await?;
+    scene.pod("web-2", json!({})).await?;
+    scene.pod("free", json!({ "metadata": { "labels": { "app": "free" } } })).await?;
+    budget(&scene, "web", 2).await?;
+    scene.drain();
+    scene
+        .waits_for(
+            "waiting for pod drain-budget/web-1: PodDisruptionBudget drain-budget/web allows \
+             0 disruptions (needs 2 healthy pods and has 2 currently)",
+        )
+        .await?;
+    scene.gone("free").await?;
+    ensure!(scene.pods().await?.len() == 2);
+    scene.kubectl(&["delete", "pdb", "web"]).await?;
+    scene.done().await?;
+    ensure!(scene.pods().await?.is_empty());
+    Ok(())
+}
+
+async fn by_two_budgets(suite: Arc<Suite>) -> Result<()> {
+    let mut scene = Scene::new(&suite, "drain-budgets").await?;
+    scene.pod("web", json!({})).await?;
+    budget(&scene, "one", 1).await?;
+    budget(&scene, "two", 1).await?;
+    scene.drain();
+    scene.waits_for("waiting for pod drain-budgets/web: more than one PodDisruptionBudget").await?;
+    scene.kubectl(&["delete", "pdb", "one"]).await?;
+    scene.waits_for("PodDisruptionBudget drain-budgets/two allows 0 disruptions").await?;
+    scene.kubectl(&["delete", "pdb", "two"]).await?;
+    scene.done().await?;
+    Ok(())
+}
+
+async fn by_a_policy(suite: Arc<Suite>) -> Result<()> {
+    let mut scene = Scene::new(&suite, "drain-policy").await?;
+    scene.pod("web", json!({})).await?;
+    scene
+        .apply(json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+            "metadata": { "name": "no-evictions" },
+            "spec": {
+                "failurePolicy": "Fail",
+                "matchConstraints": {
+                    "namespaceSelector": {
+                        "matchLabels": { "kubernetes.io/metadata.name": "drain-policy" } },
+                    "resourceRules": [{ "apiGroups": [""], "apiVersions": ["*"],
+                                        "operations": ["CREATE"], "resources": ["pods/eviction"] }],
+                },
+                "validations": [{ "expression": "false", "message": "the cache is being rebuilt" }],
+            },
+        }))
+        .await?;
+    scene
+        .apply(json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": { "name": "no-evictions" },
+            "spec": { "policyName": "no-evictions", "validationActions": ["Deny"] },
+        }))
+        .await?;
+    at_work(&scene, "the cache is being rebuilt").await?;
+    scene.drain();
+    scene.waits_for("the cache is being rebuilt").await?;
+    scene.kubectl(&["delete", "validatingadmissionpolicybinding", "no-evictions"]).await?;
+    scene.done().await?;
+    Ok(())
+}
+
+async fn by_a_webhook(suite: Arc<Suite>) -> Result<()> {
+    let mut scene = Scene::new(&suite, "drain-webhook").await?;
+    scene.pod("web", json!({})).await?;
+    scene
+        .apply(json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+            "metadata": { "name": "down" },
+            "webhooks": [{
+                "name": "down.example.com", "failurePolicy": "Fail", "sideEffects": "None",
+                "admissionReviewVersions": ["v1"], "timeoutSeconds": 2,
+                // Nothing listens there.
+                "clientConfig": { "url": "https://127.0.0.1:1/evictions" },
+                "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": "drain-webhook" } },
+                "rules": [{ "apiGroups": [""], "apiVersions": ["*"], "operations": ["CREATE"],
+                            "resources": ["pods/eviction"] }],
+            }],
+        }))
+        .await?;
+    at_work(&scene, "down.example.com").await?;
+    scene.drain();
+    scene.waits_for("failed calling webhook \"down.example.com\"").await?;
+    scene.kubectl(&["delete", "validatingwebhookconfiguration", "down"]).await?;
+    scene.done().await?;
+    Ok(())
+}
+
+/// Waits until an eviction is refused with these words: admission takes a moment to hear of news.
+async fn at_work(scene: &Scene, words: &str) -> Result<()> {
+    api_tests::wait::until("the eviction is refused", || async {
+        let dry_run = kube::api::PostParams { dry_run: true, ..Default::default() };
+        let body = json!({ "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": "web" } });
+        let answer =
+            scene.api().create_subresource::<_, serde_json::Value>("eviction", "web", &dry_run, &body).await;
+        match answer {
+            Err(kube::Error::Api(status)) if status.message.contains(words) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+}
+
+async fn by_a_finalizer(suite: Arc<Suite>) -> Result<()> {
+    let mut scene = Scene::new(&suite, "drain-finalizer").await?;
+    scene.pod("web", json!({ "metadata": { "finalizers": ["test.example.com/backup"] } })).await?;
+    scene.drain();
+    scene.waits_for("waiting for pod drain-finalizer/web: ").await?;
+    // The kubelet has let it go: nothing of its grace period is left.
+    scene.waits_for("still there after its 0 s to stop, held by finalizers test.example.com/backup").await?;
+    let free = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+    scene.api().patch("web", &PatchParams::default(), &free).await?;
+    scene.done().await?;
+    ensure!(scene.requests.with(&["/eviction"]).len() == 1, "asked once");
+    Ok(())
+}
+
+async fn by_a_grace_period(suite: Arc<Suite>) -> Result<()> {
+    let mut scene = Scene::new(&suite, "drain-grace").await?;
+    let slow = json!({
+        "metadata": { "annotations": { kubelet::HOLDS: "" } },
+        "spec": { "terminationGracePeriodSeconds": 3600 },
+    });
+    scene.pod("web", slow).await?;
+    scene.drain();
+    scene.waits_for("waiting for pod drain-grace/web: stopping (has 3600 s)").await?;
+    let pods = scene.pods().await?;
+    ensure!(pods[0].metadata.deletion_grace_period_seconds == Some(3600), "its own grace period");
+    scene.api().delete("web", &DeleteParams::default().grace_period(0)).await?;
+    scene.done().await?;
+    ensure!(scene.requests.with(&["/eviction"]).len() == 1, "asked once");
+    Ok(())
+}
+
+async fn in_a_namespace_that_goes(suite: Arc<Suite>) -> Result<()> {
+    let mut scene = Scene::new(&suite, "drain-going").await?;
+    let slow = json!({
+        "metadata": { "annotations": { kubelet::HOLDS: "" }, "finalizers": ["test.example.com/x"] },
+    });
+    scene.pod("web", slow).await?;
+    suite.kubectl(&["delete", "namespace", "drain-going", "--wait=false"]).await?;
+    scene.drain();
+    scene.waits_for("waiting for pod drain-going/web: stopping").await?;
+    let free = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+    scene.api().patch("web", &PatchParams::default(), &free).await?;
+    scene.api().delete("web", &DeleteParams::default().grace_period(0)).await?;
+    scene.done().await?;
+    Ok(())
+}
+
+async fn without_the_lease(suite: Arc<Suite>) -> Result<()> {
+    let holds = Arc::new(AtomicBool::new(false));
+    let lease = holds.clone();
+    let may_evict = Arc::new(move || lease.load(Ordering::SeqCst));
+    let settings = Settings { own: None, may_evict };
+    let mut scene = Scene::with(&suite, "drain-lease", settings).await?;
+    scene.pod("web", json!({})).await?;
+    scene.drain();
+    scene.waits_for("this operator may not act now").await?;
+    ensure!(scene.requests.with(&["/eviction"]).is_empty());
+    holds.store(true, Ordering::SeqCst);
+    scene.done().await?;
+    Ok(())
+}
+
+async fn without_rights(suite: Arc<Suite>) -> Result<()> {
+    let stranger = suite.client_of(Account::AGENT, None).await?;
+    let (sender, mut events) = mpsc::channel(4);
+    let settings = Settings { own: None, may_evict: Arc::new(|| true) };
+    let mut drains = Drains::new(stranger, settings, sender);
+    drains.start("drain-rights", 1, Timestamp::now());
+    let event = tokio::time::timeout(api_tests::wait::PATIENCE, events.recv()).await?;
+    let Some(Report::Waiting(waits)) = event.map(|event| event.report) else {
+        anyhow::bail!("nothing is said of it")
+    };
+    let said = waits.to_string();
+    ensure!(said.contains("cannot see the node's pods: pods is forbidden"), "{said}");
+    ensure!(waits.left.is_none() && drains.under_way() == 1, "it goes on");
+    Ok(())
+}
