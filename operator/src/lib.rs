@@ -1,14 +1,22 @@
 //! The operator: how decisions of `fsm` are carried out on the cluster's side.
 //!
-//! Data goes one way: a watch, a timer or a result becomes an input (`observe`), the one task
-//! that owns the rollout folds it (`shell`), and what comes out is written (`apply`) or shown
-//! (`report`). No rule of a rollout lives here.
+//! Data goes one way: a watch, a timer or a result becomes an input ([`observe`]), the one task
+//! that owns the rollout folds it ([`shell`]), and what comes out is written ([`apply`]) or shown
+//! ([`report`]). No rule of a rollout lives here.
 
+pub mod apply;
 pub mod args;
+mod config;
 pub mod drain;
 pub mod health;
 pub mod lease;
 pub mod observe;
 pub mod registry;
+pub mod report;
+mod run;
 pub mod secrets;
+pub mod shell;
 pub mod words;
+
+pub use config::{Config, connect};
+pub use run::run;

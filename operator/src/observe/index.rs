@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use fsm::{
-    Input, NodeName, PoolName,
-    view::{BootcNodeView, NodeView, PoolView},
+    Input, NodeName, PoolName, Timestamp,
+    view::{BootcNodeView, Kept, NodeView},
 };
 use kube::runtime::watcher::Event;
 use tracing::warn;
@@ -64,6 +64,18 @@ pub enum Target {
     BootcNode(NodeName),
     /// A pool.
     Pool(PoolName),
+}
+
+impl Written {
+    /// The version that it has now.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        match self {
+            Self::Node(object) => Stamp::from(&object.metadata),
+            Self::BootcNode(object) => Stamp::from(&object.metadata),
+            Self::Pool(object) => Stamp::from(&object.metadata),
+        }
+    }
 }
 
 impl Index {
@@ -136,10 +148,28 @@ impl Index {
         .cloned()
     }
 
-    /// The facts of a pool that were told last.
+    /// The finalizers of a pool.
     #[must_use]
-    pub fn pool_view(&self, name: &PoolName) -> Option<&PoolView> {
-        self.pools.get(name).map(|facts| &facts.view)
+    pub fn finalizers(&self, name: &PoolName) -> &[String] {
+        self.pools
+            .get(name)
+            .map(|facts| facts.finalizers.as_slice())
+            .unwrap_or_default()
+    }
+
+    /// The pool that a node's `BootcNode` belongs to.
+    #[must_use]
+    pub fn owner(&self, name: &NodeName) -> Option<&PoolName> {
+        owner(&self.bootc_nodes, name)
+    }
+
+    /// When the node took the slot that it holds.
+    #[must_use]
+    pub fn slot_since(&self, name: &NodeName) -> Option<Timestamp> {
+        match &self.bootc_nodes.get(name)?.kept {
+            Kept::Is(record) => Some(record.slot.as_ref()?.since),
+            Kept::Missing | Kept::Unreadable(_) => None,
+        }
     }
 
     fn is_complete(&self) -> bool {

@@ -16,3 +16,9 @@ pub mod wire;
 pub use index::{Index, Target, Watch, Written};
 pub use table::Stamp;
 pub use watch::{check, watch};
+
+/// The status of a pool as it is read from an object.
+#[cfg(test)]
+pub(crate) fn pool_status(object: &wire::Pool) -> Option<fsm::view::PoolStatus> {
+    pool::Facts::from(object.clone()).view.status
+}

@@ -27,6 +27,8 @@ pub(super) struct Facts {
     pub(super) view: PoolView,
     /// Which nodes it claims.
     pub(super) claim: Claim,
+    /// All its finalizers: a patch replaces the list.
+    pub(super) finalizers: Vec<String>,
     /// What cannot be read and has no place in the status.
     pub(super) complaint: Option<String>,
 }
@@ -54,15 +56,12 @@ impl From<wire::Pool> for Facts {
                 )),
             ),
         };
+        let finalizers = meta.finalizers.unwrap_or_default();
         let view = PoolView {
             uid: meta.uid.unwrap_or_default(),
             generation: meta.generation.unwrap_or_default(),
             deleting: meta.deletion_timestamp.is_some(),
-            finalizer: meta
-                .finalizers
-                .iter()
-                .flatten()
-                .any(|name| name == FINALIZER_POOL_CLEANUP),
+            finalizer: finalizers.iter().any(|name| name == FINALIZER_POOL_CLEANUP),
             spec,
             retry,
             status: pool.status.get().map(status),
@@ -70,6 +69,7 @@ impl From<wire::Pool> for Facts {
         Self {
             view,
             claim,
+            finalizers,
             complaint,
         }
     }

@@ -16,18 +16,22 @@ pub fn parse(text: &str) -> Option<Timestamp> {
     Some(Timestamp(time.as_millisecond()))
 }
 
-/// The moment as the API writes it, in whole seconds; a moment beyond the calendar is its end.
+/// The moment in the API's calendar, in whole seconds; a moment beyond its end is its end.
 #[must_use]
-pub fn rfc3339(at: Timestamp) -> String {
+pub fn moment(at: Timestamp) -> jiff::Timestamp {
     let seconds = at.0.div_euclid(1000);
     let end = if seconds < 0 {
         jiff::Timestamp::MIN
     } else {
         jiff::Timestamp::MAX
     };
-    jiff::Timestamp::from_second(seconds)
-        .unwrap_or(end)
-        .to_string()
+    jiff::Timestamp::from_second(seconds).unwrap_or(end)
+}
+
+/// The moment as the API writes it, in whole seconds.
+#[must_use]
+pub fn rfc3339(at: Timestamp) -> String {
+    moment(at).to_string()
 }
 
 /// Now, by this machine's clock.

@@ -19,6 +19,7 @@ use super::{
     index::Watch,
     wire::{BootcNode, Node, Pool, Watched},
 };
+use crate::words;
 
 /// How long the first question may take.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -42,7 +43,8 @@ fn events<W: Watched + 'static>(client: &Client) -> impl Stream<Item = Event<W>>
         .filter_map(async |event| match event {
             Ok(event) => Some(event.modify(Watched::trim)),
             Err(error) => {
-                warn!(kind = %W::kind(&()), %error, "the watch broke off and is taken up again");
+                let error = words::watch(&error);
+                warn!(kind = %W::kind(&()), error, "the watch broke off and is taken up again");
                 None
             }
         })
@@ -85,16 +87,20 @@ async fn list_one<W: Watched>(client: &Client) -> Result<(), kube::Error> {
 /// Fails where asking again cannot help.
 fn explain(error: &kube::Error) -> anyhow::Result<()> {
     let kube::Error::Api(status) = error else {
-        warn!(%error, "the API server does not answer, asking again");
+        let error = words::request(error);
+        warn!(error, "the API server does not answer, asking again");
         return Ok(());
     };
     let install = "kubectl apply -f deploy/install.yaml";
-    let fatal = |what: &str| Err(anyhow::anyhow!("{status}")).context(format!("{what}: {install}"));
+    let fatal = |what: &str| {
+        Err(anyhow::anyhow!("{}", status.message)).context(format!("{what}: {install}"))
+    };
     match status.code {
         404 => fatal("the API server does not know BootcNodePool and BootcNode; install the CRDs"),
         401 | 403 => fatal("the operator may not list BootcNodePools; install its ClusterRole"),
         _ => {
-            warn!(%error, "the API server is not ready, asking again");
+            let error = words::request(error);
+            warn!(error, "the API server is not ready, asking again");
             Ok(())
         }
     }

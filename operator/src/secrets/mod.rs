@@ -9,6 +9,9 @@ mod watch;
 
 use std::{fmt, time::Duration};
 
+use crd::names::{
+    NAMESPACE_AGENT, NAMESPACE_OPERATOR, SERVICE_ACCOUNT_AGENT, SERVICE_ACCOUNT_OPERATOR,
+};
 use fsm::view::SecretRef;
 use kube::{Api, Client};
 use thiserror::Error;
@@ -22,9 +25,6 @@ use view::SecretView;
 
 /// The deadline of a request for a Secret.
 const GET: Duration = Duration::from_secs(10);
-
-/// The agents' service account, which reads the Secret on each node.
-const AGENT: &str = "bootc-agent:bootc-nodeagent";
 
 /// A pull secret's content as a hash: 64 hexadecimal digits of SHA-256.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -131,12 +131,12 @@ fn grant(secret: &SecretRef, refusal: &str) -> String {
             let (account, _) = rest.split_once('"')?;
             account.split_once(':')
         });
-    let (own, operator) = account.unwrap_or(("bootc-operator", "bootc-operator"));
+    let (own, operator) = account.unwrap_or((NAMESPACE_OPERATOR, SERVICE_ACCOUNT_OPERATOR));
     let SecretRef { namespace, name } = secret;
     format!(
         "`kubectl create role bootc-pull-secret -n {namespace} --verb=get,watch --resource=secrets \
          --resource-name={name}` and `kubectl create rolebinding bootc-pull-secret -n {namespace} \
-         --role=bootc-pull-secret --serviceaccount={own}:{operator} --serviceaccount={AGENT}`"
+         --role=bootc-pull-secret --serviceaccount={own}:{operator} --serviceaccount={NAMESPACE_AGENT}:{SERVICE_ACCOUNT_AGENT}`"
     )
 }
 

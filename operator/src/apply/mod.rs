@@ -1,0 +1,10 @@
+//! Decisions become writes: one lane a node, effects in order, every request fenced and bounded.
+
+pub mod body;
+pub mod lane;
+mod outcome;
+mod writer;
+
+pub use lane::{Effected, End, Lane, Step};
+pub use outcome::Failure;
+pub use writer::Writer;

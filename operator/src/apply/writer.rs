@@ -1,0 +1,127 @@
+//! The one place that writes to Nodes, `BootcNode`s and pools: every request passes here, with its
+//! deadline, its turn and its check that this replica may act.
+
+use std::{sync::Arc, time::Duration};
+
+use crd::names::FIELD_MANAGER_OPERATOR;
+use kube::{
+    Api, Client,
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+};
+use serde_json::Value;
+use tokio::{sync::Semaphore, time::timeout};
+
+use super::{body::Body, outcome::Failure};
+use crate::{
+    lease::Fence,
+    observe::{Stamp, Target, Written, wire},
+};
+
+/// How long a write may take. The API server gives a webhook ten seconds.
+const DEADLINE: Duration = Duration::from_secs(15);
+/// Writes under way at once: enough for many nodes, and no flood for the API server.
+const AT_ONCE: usize = 16;
+
+/// Writes to the API server. Cheap to clone; all clones share the bound.
+#[derive(Clone)]
+pub struct Writer {
+    client: Client,
+    turns: Arc<Semaphore>,
+    fence: Fence,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer")
+            .field("fence", &self.fence)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    /// A writer that acts only while `fence` lets it.
+    #[must_use]
+    pub fn new(client: Client, fence: Fence) -> Self {
+        Self {
+            client,
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
+            fence,
+        }
+    }
+
+    /// Sends one request about `target`, and hands back the object as it is now. (Nothing for one
+    /// that is new or gone: the watch brings that.)
+    pub async fn write(&self, target: &Target, body: Body) -> Result<Option<Written>, Failure> {
+        // A closed semaphore cannot be: nobody closes it.
+        let _turn = self.turns.acquire().await.map_err(|_| Failure::NotLeader)?;
+        if !self.fence.may_act() {
+            return Err(Failure::NotLeader);
+        }
+        match timeout(DEADLINE, self.send(target, body)).await {
+            Ok(answer) => answer.map_err(Failure::from),
+            Err(_) => Err(Failure::Late(DEADLINE)),
+        }
+    }
+
+    async fn send(&self, target: &Target, body: Body) -> Result<Option<Written>, kube::Error> {
+        match (target, body) {
+            (_, Body::Create(object)) => {
+                let manager = Some(FIELD_MANAGER_OPERATOR.to_owned());
+                let params = PostParams {
+                    field_manager: manager,
+                    ..PostParams::default()
+                };
+                let api: Api<crd::BootcNode> = Api::all(self.client.clone());
+                api.create(&params, &object).await.map(|_| None)
+            }
+            (Target::Node(name), body) => {
+                let api: Api<wire::Node> = Api::all(self.client.clone());
+                Ok(change(&api, name.as_str(), body).await?.map(Written::Node))
+            }
+            (Target::BootcNode(name), body) => {
+                let api: Api<wire::BootcNode> = Api::all(self.client.clone());
+                Ok(change(&api, name.as_str(), body)
+                    .await?
+                    .map(Written::BootcNode))
+            }
+            (Target::Pool(name), body) => {
+                let api: Api<wire::Pool> = Api::all(self.client.clone());
+                Ok(change(&api, name.as_str(), body).await?.map(Written::Pool))
+            }
+        }
+    }
+}
+
+async fn change<W: wire::Watched>(
+    api: &Api<W>,
+    name: &str,
+    body: Body,
+) -> Result<Option<W>, kube::Error> {
+    let plain = PatchParams {
+        field_manager: Some(FIELD_MANAGER_OPERATOR.to_owned()),
+        ..PatchParams::default()
+    };
+    let apply = PatchParams::apply(FIELD_MANAGER_OPERATOR).force();
+    let mut object = match body {
+        Body::Merge(patch) => api.patch(name, &plain, &Patch::Merge(patch)).await?,
+        Body::Strategic(patch) => api.patch(name, &plain, &Patch::Strategic(patch)).await?,
+        Body::ApplyStatus(object) => {
+            api.patch_status(name, &apply, &Patch::<Value>::Apply(object))
+                .await?
+        }
+        Body::Delete(stamp) => {
+            api.delete(name, &deletion(stamp)).await?;
+            return Ok(None);
+        }
+        Body::Create(_) => return Ok(None),
+    };
+    object.trim();
+    Ok(Some(object))
+}
+
+fn deletion(stamp: Stamp) -> DeleteParams {
+    DeleteParams::background().preconditions(Preconditions {
+        uid: Some(stamp.uid),
+        resource_version: Some(stamp.version),
+    })
+}

@@ -1,0 +1,123 @@
+//! What the operator is started with, and the client that it needs.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use fsm::time::Seconds;
+use kube::Client;
+
+use crate::{
+    args::{Args, ProbeAddress},
+    drain::PodName,
+};
+
+/// A connection on which nothing comes for so long is dead: watches have a bookmark every minute.
+const SILENCE: Duration = Duration::from_secs(100);
+
+/// What the operator is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Act only while holding the Lease.
+    pub leader_elect: bool,
+    /// Where `/healthz` and `/readyz` are served.
+    pub probes: ProbeAddress,
+    /// How often a tag is resolved again.
+    pub tag_resolution_interval: Duration,
+    /// Let registries without TLS be asked without it.
+    pub allow_insecure_registry: bool,
+    /// Names this process and no other: in the Lease and in Events.
+    pub identity: String,
+    /// The pod that this process runs in: drained last.
+    pub pod: Option<PodName>,
+}
+
+impl Config {
+    /// The configuration of this process. In a pod, the variables `POD_NAME` and `POD_NAMESPACE`
+    /// say which one it is.
+    #[must_use]
+    pub fn of_process(args: &Args) -> Self {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let pod = variable("POD_NAMESPACE").zip(variable("POD_NAME"));
+        let host = pod
+            .as_ref()
+            .map_or_else(host_name, |(_, name)| name.clone());
+        Self {
+            leader_elect: args.leader_elect,
+            probes: args.health_probe_bind_address.clone(),
+            tag_resolution_interval: args.tag_resolution_interval,
+            allow_insecure_registry: args.allow_insecure_registry,
+            identity: identity(&host),
+            pod: pod.map(|(namespace, name)| PodName::new(&namespace, &name)),
+        }
+    }
+
+    pub(crate) fn rollout(&self) -> fsm::Config {
+        let seconds = self.tag_resolution_interval.as_secs().max(1);
+        fsm::Config {
+            tag_interval: Seconds(u32::try_from(seconds).unwrap_or(u32::MAX)),
+        }
+    }
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() {
+        "bootc-operator".to_owned()
+    } else {
+        name.trim().to_owned()
+    }
+}
+
+/// A name that no other process has, nor this one after a restart of its container: who comes back
+/// under the old name would take a Lease for its own that it may have lost.
+fn identity(host: &str) -> String {
+    let start = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    format!("{host}_{:x}-{:x}", std::process::id(), start.as_nanos())
+}
+
+/// A client for the cluster: of the pod's service account, or of `KUBECONFIG` outside of one.
+///
+/// It retries nothing by itself: a refused eviction would be repeated inside of it, unseen, and
+/// every other request has a back-off of its own.
+pub async fn connect() -> anyhow::Result<Client> {
+    let config = kube::Config::infer().await.context(
+        "no cluster to talk to: set KUBECONFIG to a kubeconfig file, or run this in a pod with a \
+         service account",
+    )?;
+    client(config)
+}
+
+fn client(mut config: kube::Config) -> anyhow::Result<Client> {
+    config.default_retry = false;
+    config.read_timeout = Some(SILENCE);
+    config.reset_reader_on_write = true;
+    Client::try_from(config).context(
+        "the cluster's address or credentials cannot be used; check KUBECONFIG with: kubectl version",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[test]
+    fn two_processes_never_share_an_identity() {
+        let identities: std::collections::BTreeSet<_> = (0..10).map(|_| identity("host")).collect();
+        assert_eq!(identities.len(), 10);
+        assert!(
+            identities
+                .iter()
+                .all(|identity| identity.starts_with("host_"))
+        );
+    }
+
+    #[test]
+    fn an_interval_has_at_least_a_second() {
+        let args = Args::parse_from(["bootc-operator", "--tag-resolution-interval=10ms"]);
+        let rollout = Config::of_process(&args).rollout();
+        assert_eq!(rollout.tag_interval, Seconds(1));
+    }
+}

@@ -1,0 +1,226 @@
+//! Events for people, through events.k8s.io.
+//!
+//! Written by hand: kube's `Recorder` joins Events by reason alone and keeps the first one's note,
+//! so a second image would be told with the first one's name.
+
+use std::time::Duration;
+
+use fsm::{
+    NodeName, PoolName,
+    command::{About, Notice},
+};
+use k8s_openapi::{
+    api::{core::v1::ObjectReference, events::v1::Event},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+    jiff::Timestamp,
+};
+use kube::{Api, Client, Resource, api::PostParams};
+use tokio::{sync::mpsc, time::timeout};
+use tracing::{debug, info, warn};
+
+use crate::{
+    observe::{Index, Stamp, Target},
+    words,
+};
+
+/// Objects without a namespace have their Events in this one.
+const NAMESPACE: &str = "default";
+/// How long an Event may take; it is no harm if one is lost.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Events that wait to be written; more are dropped.
+const WAITING: usize = 256;
+/// The API's limit of a note, in bytes.
+const NOTE: usize = 1024;
+
+/// The queue of Events.
+#[derive(Debug)]
+pub struct Events {
+    queue: mpsc::Sender<Box<Event>>,
+    me: String,
+}
+
+impl Events {
+    /// A queue, and the work of writing what is in it, to be run beside everything else.
+    pub fn new(client: Client, me: String) -> (Self, impl Future<Output = ()> + Send) {
+        let (queue, receiver) = mpsc::channel(WAITING);
+        (Self { queue, me }, publish(client, receiver))
+    }
+
+    /// Logs a notice and queues its Event.
+    pub fn tell(&self, notice: &Notice, index: &Index) {
+        let (pool, node) = match &notice.about {
+            About::Pool(pool) => (Some(pool), None),
+            About::Node(node, pool) => (pool.as_ref(), Some(node)),
+        };
+        let (pool, node) = (pool.map(PoolName::as_str), node.map(NodeName::as_str));
+        let (reason, text) = (&notice.reason, &notice.note);
+        if notice.warning {
+            warn!(pool, node, reason, "{text}");
+        } else {
+            info!(pool, node, reason, "{text}");
+        }
+        let event = event(notice, index, &self.me, Timestamp::now());
+        if self.queue.try_send(Box::new(event)).is_err() {
+            debug!(
+                pool,
+                node, reason, "too many Events at once, this one is dropped"
+            );
+        }
+    }
+}
+
+async fn publish(client: Client, mut queue: mpsc::Receiver<Box<Event>>) {
+    let api: Api<Event> = Api::namespaced(client, NAMESPACE);
+    let mut failing = false;
+    while let Some(event) = queue.recv().await {
+        let error = match timeout(DEADLINE, api.create(&PostParams::default(), &event)).await {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(words::request(&error)),
+            Err(_) => Some(format!("no answer within {DEADLINE:?}")),
+        };
+        // Said once, and again after it went well for a while.
+        if let Some(error) = error.as_ref().filter(|_| !failing) {
+            warn!(%error, "cannot write Events; they are in this log alone");
+        }
+        failing = error.is_some();
+    }
+}
+
+fn event(notice: &Notice, index: &Index, me: &str, at: Timestamp) -> Event {
+    let (regarding, related) = objects(&notice.about, index);
+    let name = regarding.name.as_deref().unwrap_or("bootc");
+    Event {
+        metadata: ObjectMeta {
+            name: Some(format!("{name}.{:x}", at.as_nanosecond())),
+            namespace: Some(NAMESPACE.to_owned()),
+            ..ObjectMeta::default()
+        },
+        event_time: Some(MicroTime(at)),
+        type_: Some(if notice.warning { "Warning" } else { "Normal" }.to_owned()),
+        reason: Some(notice.reason.clone()),
+        action: Some(notice.action.clone()),
+        note: Some(cut(&notice.note)),
+        regarding: Some(regarding),
+        related,
+        reporting_controller: Some("bootc.dev/bootc-operator".to_owned()),
+        reporting_instance: Some(me.to_owned()),
+        ..Event::default()
+    }
+}
+
+fn objects(about: &About, index: &Index) -> (ObjectReference, Option<ObjectReference>) {
+    let pool = |name: &PoolName| {
+        let stamp = index.stamp(&Target::Pool(name.clone()));
+        reference::<crd::BootcNodePool>(name.as_str(), stamp)
+    };
+    match about {
+        About::Pool(name) => (pool(name), None),
+        About::Node(name, of) => {
+            let node = match index.stamp(&Target::BootcNode(name.clone())) {
+                Some(stamp) => reference::<crd::BootcNode>(name.as_str(), Some(stamp)),
+                None => reference::<k8s_openapi::api::core::v1::Node>(
+                    name.as_str(),
+                    index.stamp(&Target::Node(name.clone())),
+                ),
+            };
+            (node, of.as_ref().map(pool))
+        }
+    }
+}
+
+fn reference<K: Resource<DynamicType = ()>>(name: &str, stamp: Option<Stamp>) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(K::api_version(&()).into_owned()),
+        kind: Some(K::kind(&()).into_owned()),
+        name: Some(name.to_owned()),
+        uid: stamp.map(|stamp| stamp.uid),
+        ..ObjectReference::default()
+    }
+}
+
+/// The note within the API's limit, cut at a character's edge.
+fn cut(note: &str) -> String {
+    if note.len() <= NOTE {
+        return note.to_owned();
+    }
+    let fits = note
+        .char_indices()
+        .map(|(at, _)| at)
+        .take_while(|at| at + "...".len() <= NOTE);
+    let end = fits.last().unwrap_or(0);
+    format!("{}...", note.get(..end).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::Watch;
+    use kube::runtime::watcher;
+    use serde_json::json;
+
+    fn notice(about: About, note: &str) -> Notice {
+        Notice {
+            about,
+            warning: true,
+            reason: "Staging".into(),
+            action: "NodeUpdate".into(),
+            note: note.into(),
+        }
+    }
+
+    fn index() -> Index {
+        let mut index = Index::default();
+        let meta = |name: &str, uid: &str| json!({ "metadata": { "name": name, "uid": uid } });
+        let event = |object| watcher::Event::Apply(object);
+        index.watched(Watch::BootcNode(event(
+            serde_json::from_value(meta("w1", "b1")).unwrap(),
+        )));
+        let node = serde_json::from_value(meta("w2", "n2")).unwrap();
+        index.watched(Watch::Node(watcher::Event::Apply(node)));
+        let pool = serde_json::from_value(meta("workers", "p1")).unwrap();
+        index.watched(Watch::Pool(watcher::Event::Apply(pool)));
+        index
+    }
+
+    fn built(about: About) -> Event {
+        event(
+            &notice(about, "a note"),
+            &index(),
+            "me",
+            Timestamp::UNIX_EPOCH,
+        )
+    }
+
+    #[test]
+    fn an_event_names_its_object_and_the_pool() {
+        let event = built(About::Node("w1".into(), Some("workers".into())));
+        let (regarding, related) = (event.regarding.unwrap(), event.related.unwrap());
+        assert_eq!(regarding.kind.as_deref(), Some("BootcNode"));
+        assert_eq!(regarding.uid.as_deref(), Some("b1"));
+        assert_eq!(related.kind.as_deref(), Some("BootcNodePool"));
+        assert_eq!(related.uid.as_deref(), Some("p1"));
+        assert_eq!(event.type_.as_deref(), Some("Warning"));
+        assert_eq!(event.note.as_deref(), Some("a note"));
+    }
+
+    #[test]
+    fn a_node_without_a_bootcnode_is_named_itself() {
+        let regarding = built(About::Node("w2".into(), None)).regarding.unwrap();
+        assert_eq!(regarding.kind.as_deref(), Some("Node"));
+        assert_eq!(regarding.uid.as_deref(), Some("n2"));
+        let regarding = built(About::Pool("workers".into())).regarding.unwrap();
+        assert_eq!(regarding.kind.as_deref(), Some("BootcNodePool"));
+    }
+
+    #[test]
+    fn a_long_note_is_cut_between_characters() {
+        assert_eq!(cut("short"), "short");
+        for letter in ["a", "ä", "語"] {
+            let cut = cut(&letter.repeat(NOTE + 1));
+            assert!(cut.len() <= NOTE && cut.len() > NOTE - 4, "{}", cut.len());
+            assert!(cut.ends_with("..."));
+        }
+        let exact = "a".repeat(NOTE);
+        assert_eq!(cut(&exact), exact);
+    }
+}

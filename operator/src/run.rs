@@ -1,0 +1,76 @@
+//! The operator's life: from the first question to the API server to a clean end.
+
+use tokio::task::JoinSet;
+use tracing::info;
+
+use crate::{
+    Config,
+    health::{self, Health, Pings},
+    lease::{Elector, Fence},
+    observe::check,
+    shell::Shell,
+};
+use kube::Client;
+
+/// Runs the operator until `shutdown` or until it cannot go on, for example since its Lease is
+/// lost. There is no global state: several may run in one process.
+///
+/// `client` must not retry by itself (see [`connect`](crate::connect)).
+pub async fn run(
+    client: Client,
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let (health, pings) = Health::new();
+    let mut probes = JoinSet::new();
+    if let Some(listener) = health::bind(&config.probes).await? {
+        probes.spawn(health::serve(listener, health.clone()));
+    }
+    let mut elector = config
+        .leader_elect
+        .then(|| Elector::new(client.clone(), config.identity.clone()));
+    let result = tokio::select! {
+        result = duty(&client, &config, elector.as_mut(), health, pings) => result,
+        () = shutdown => {
+            info!("stopping");
+            Ok(())
+        }
+    };
+    // Everything that acts ended with its future; only now may another replica begin.
+    if let Some(elector) = elector {
+        elector.release().await;
+    }
+    result
+}
+
+async fn duty(
+    client: &Client,
+    config: &Config,
+    elector: Option<&mut Elector>,
+    health: Health,
+    pings: Pings,
+) -> anyhow::Result<()> {
+    check(client).await?;
+    let Some(elector) = elector else {
+        return decide(client, config, &Fence::open(), health, pings).await;
+    };
+    health.set_ready(true);
+    elector.acquire().await?;
+    health.set_ready(false);
+    let fence = elector.fence();
+    tokio::select! {
+        lost = elector.hold() => Err(lost),
+        result = decide(client, config, &fence, health, pings) => result,
+    }
+}
+
+async fn decide(
+    client: &Client,
+    config: &Config,
+    fence: &Fence,
+    health: Health,
+    pings: Pings,
+) -> anyhow::Result<()> {
+    health.set_on_duty();
+    Shell::new(client, config, fence, health).run(pings).await
+}
