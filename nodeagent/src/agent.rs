@@ -10,7 +10,9 @@ use std::{
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use crd::{BootcNode, BootcNodeStatus};
-use fsm::host::{self, Effect, Facts, Host as HostFact, News, Record, Report, Started, Wanted};
+use fsm::host::{
+    self, Effect, Facts, Host as HostFact, News, Record, Report, Started, State, Wanted,
+};
 use futures::StreamExt as _;
 use tokio::{
     sync::Notify,
@@ -55,6 +57,8 @@ pub struct Agent {
     /// The last thing done, and when: see [`SAME_AGAIN`].
     done: Option<(Effect, Instant)>,
     knows_tools: bool,
+    /// The host was going down already when the agent started.
+    stopping: bool,
     read_at: Instant,
     look_at: Instant,
     quiet: bool,
@@ -79,7 +83,7 @@ impl Agent {
         let survey = hands.survey().await?;
         tracing::info!(?survey, "the host");
         let at = Instant::now();
-        let mut agent = Self {
+        Ok(Self {
             hands,
             poll,
             facts: facts(&survey),
@@ -93,16 +97,13 @@ impl Agent {
             write_at: at,
             write_waits: waits(),
             done: None,
-            knows_tools: false,
+            knows_tools: survey.can.is_some(),
+            stopping: survey.stopping,
             read_at: at,
             look_at: at,
-            quiet: false,
+            quiet: survey.stopping,
             wake_at: None,
-        };
-        if survey.stopping {
-            agent.news = News::RebootAsked;
-        }
-        Ok(agent)
+        })
     }
 
     /// Runs for ever. May be dropped at any time: what is under way on the host goes on in a unit of
@@ -172,7 +173,10 @@ impl Agent {
         let asked = self.asked.take();
         let asked = asked.filter(|(boot, _)| attempt.is_some_and(|it| it.boot == *boot));
         self.facts.started.asked = asked.map(|(_, at)| at);
-        Some(Record::resume(reported, &self.facts))
+        let mut record = Record::resume(reported, &self.facts);
+        record.asked =
+            (self.stopping && record.state == State::Rebooting).then_some(self.facts.now);
+        Some(record)
     }
 
     /// Does the report stand in the API server? If not, its write is begun when it may be.
@@ -214,8 +218,8 @@ impl Agent {
         let unit = self.facts.unit.clone();
         if unit.is_none() && !confirmed && at >= self.read_at {
             self.read_at = at + self.poll;
-            let first = !self.knows_tools;
-            self.work = Some(Box::pin(async move { hands.read(first).await }));
+            let ask_tools = !self.knows_tools;
+            self.work = Some(Box::pin(async move { hands.read(ask_tools).await }));
         } else if let Some(effect) = effect.filter(|it| confirmed || self.is_due(it, at)) {
             self.done = Some((effect.clone(), at));
             self.look_at = at + LOOK_AT_UNIT;
@@ -331,7 +335,7 @@ fn facts(survey: &Survey) -> Facts {
             boot: survey.booted_at,
             agent: now(),
         },
-        can: fsm::host::Can::default(),
+        can: survey.can.unwrap_or_default(),
         reported: None,
         jitter: 0,
     }

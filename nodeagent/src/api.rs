@@ -30,7 +30,9 @@ pub struct Server {
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("node", &self.node).finish()
+        f.debug_struct("Server")
+            .field("node", &self.node)
+            .finish_non_exhaustive()
     }
 }
 
@@ -76,10 +78,16 @@ impl Server {
         config.read_timeout = Some(SILENCE);
         // Ours is slower and knows what it is for.
         config.default_retry = false;
-        Ok(Self {
-            client: Client::try_from(config)?,
+        Ok(Self::with(Client::try_from(config)?, node))
+    }
+
+    /// Uses this client.
+    #[must_use]
+    pub fn with(client: Client, node: &str) -> Self {
+        Self {
+            client,
             node: node.to_owned(),
-        })
+        }
     }
 
     fn nodes(&self) -> Api<BootcNode> {

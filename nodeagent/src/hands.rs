@@ -57,6 +57,8 @@ pub struct Survey {
     pub unit: Option<Unit>,
     /// Our credentials.
     pub auth: Auth,
+    /// What the host's tools offer; `None` if there is no bootc to ask.
+    pub can: Option<Can>,
 }
 
 /// The host and the API server, and the skill to use them.
@@ -129,18 +131,19 @@ impl Hands {
             stopping: self.systemd.manager("SystemState").await == "stopping",
             unit,
             auth: auth::present(&self.host),
+            can: self.bootc.can().await,
         })
     }
 
-    /// Reads bootc's status; at the first time also what the tools offer.
-    pub async fn read(&self, first: bool) -> Sighting {
+    /// Reads bootc's status, and what the tools offer if that is to be asked too.
+    pub async fn read(&self, ask_tools: bool) -> Sighting {
         let (host, images) = match self.bootc.status().await {
             Ok(status) => (status.host(), Some(status.images())),
             Err(error @ ReadError::NoBootc) => (HostFact::NotBootc(error.to_string()), None),
             Err(error) => (HostFact::Unreadable(error.to_string()), None),
         };
-        let can = if first && images.is_some() {
-            Some(self.bootc.can().await)
+        let can = if ask_tools && images.is_some() {
+            self.bootc.can().await
         } else {
             None
         };

@@ -322,8 +322,7 @@ pub fn last_words(text: &str) -> String {
     let last = lines.get(lines.len().saturating_sub(LAST_LINES)..);
     let mut words = last.unwrap_or_default().join(" | ");
     if words.len() > LAST_WORDS {
-        let start = words.ceil_char_boundary(words.len() - LAST_WORDS);
-        words = format!("…{}", words.get(start..).unwrap_or_default());
+        words = format!("…{}", crate::text::tail(&words, LAST_WORDS));
     }
     if words.is_empty() {
         "it did not say why".to_owned()

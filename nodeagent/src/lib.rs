@@ -12,5 +12,6 @@ pub mod bootc;
 pub mod hands;
 pub mod host;
 pub mod report;
+pub mod text;
 pub mod unit;
 pub mod watch;

@@ -7,6 +7,7 @@ use nodeagent::{agent::Agent, api::Server, hands::Hands, host::Host};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 
+#[allow(clippy::doc_markdown, reason = "it is the text of --help")]
 /// Makes this node's bootc do what its BootcNode asks for, and reports. Runs in a privileged pod with
 /// hostPID.
 #[derive(Debug, Parser)]

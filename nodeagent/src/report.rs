@@ -16,7 +16,7 @@ use k8s_openapi::{
     jiff,
 };
 
-use crate::bootc::Images;
+use crate::{bootc::Images, text};
 
 /// The longest message of a condition, in bytes; the schema admits more, people do not.
 const LONGEST_MESSAGE: usize = 4000;
@@ -137,12 +137,11 @@ impl Stamp<'_> {
         let since = before
             .filter(|it| it.status == status)
             .map_or_else(|| self.now.clone(), |it| it.last_transition_time.clone());
-        let end = message.floor_char_boundary(LONGEST_MESSAGE);
         Condition {
             type_: kind.to_owned(),
             status: status.to_owned(),
             reason: reason.to_owned(),
-            message: message.get(..end).unwrap_or_default().to_owned(),
+            message: text::head(message, LONGEST_MESSAGE).to_owned(),
             observed_generation: self.generation,
             last_transition_time: since,
         }

@@ -94,6 +94,10 @@ pub struct Secret {
 }
 
 /// What bootc says of the host.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one of it, and the large one is the rule"
+)]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Host {
     /// Not asked yet, or a unit of ours keeps bootc from answering.

@@ -327,7 +327,8 @@ impl Context<'_> {
     /// missing, say), and bootc takes a second try for done: so it is dropped first.
     fn failed(&mut self, message: &str) {
         if self.record.state == State::Staging {
-            self.record.leftover = self.record.image.clone();
+            let record = &mut *self.record;
+            record.leftover.clone_from(&record.image);
         }
         let before = self.record.trouble.take();
         self.record.trouble = Some(Trouble::after(before.as_ref(), self.facts, message));
@@ -388,19 +389,24 @@ impl Context<'_> {
 
     /// The wanted image runs; if we rebooted into it, the steps that no agent saw are filled in.
     fn arrived(&mut self) {
-        let attempt = self.record.attempt.as_ref();
-        if attempt.is_some_and(|attempt| attempt.boot != self.facts.boot) {
-            let started = self.facts.started;
-            let record = &mut *self.record;
-            if let (Some(asked), Some(boot)) = (started.asked, started.boot) {
-                record.end(StepName::Unlocking, asked);
-                record.begin(StepName::Stopping, asked);
-                record.end(StepName::Stopping, boot);
-                record.begin(StepName::Booting, boot);
-                record.end(StepName::Booting, started.agent);
+        let facts = self.facts;
+        let record = &mut *self.record;
+        let attempt = record.attempt.as_ref();
+        let went = attempt.filter(|attempt| attempt.boot != facts.boot);
+        if let Some(at) = went
+            .map(|attempt| attempt.at)
+            .filter(|_| record.state == State::Rebooting)
+        {
+            let asked = facts.started.asked;
+            match asked {
+                Some(asked) => record.end(StepName::Unlocking, asked),
+                None => record.steps.retain(|step| step.name != StepName::Unlocking),
             }
-            record.begin(StepName::Returning, started.agent);
-            record.end(StepName::Returning, self.facts.now);
+            if let Some(boot) = facts.started.boot {
+                record.ran(StepName::Stopping, asked.unwrap_or(at), boot);
+                record.ran(StepName::Booting, boot, facts.started.agent);
+            }
+            record.ran(StepName::Returning, facts.started.agent, facts.now);
         }
         self.settle_down();
     }

@@ -173,17 +173,16 @@ impl Record {
             }
             _ => (State::Idle, wanted.map(|spec| spec.image.clone())),
         };
-        let degraded = report.degraded.as_ref().map(|it| it.reason);
-        let fell_back = degraded == Some(DegradedReason::FellBack);
-        let trouble = (degraded == Some(DegradedReason::Error) && state == State::Idle)
-            .then(|| report.degraded.as_ref())
-            .flatten()
-            .map(|it| Trouble {
-                failures: 1,
-                since: facts.now,
-                retry_at: facts.now + back_off(1, facts.jitter),
-                message: it.message.clone(),
-            });
+        let degraded = report.degraded.as_ref();
+        let says = |reason| degraded.filter(|it| it.reason == reason);
+        let fell_back = says(DegradedReason::FellBack).is_some();
+        let error = says(DegradedReason::Error).filter(|_| state == State::Idle);
+        let trouble = error.map(|it| Trouble {
+            failures: 1,
+            since: facts.now,
+            retry_at: facts.now + back_off(1, facts.jitter),
+            message: it.message.clone(),
+        });
         Self {
             state,
             image: if fell_back {
@@ -233,6 +232,12 @@ impl Record {
             start,
             end: None,
         });
+    }
+
+    /// A step that began and ended.
+    pub(super) fn ran(&mut self, name: StepName, start: Timestamp, end: Timestamp) {
+        self.begin(name, start);
+        self.end(name, end.max(start));
     }
 
     /// A step ends, if it runs.

@@ -64,26 +64,22 @@ impl Bootc {
         Ok(Status::parse(&output.stdout)?)
     }
 
-    /// What this host's tools offer. Asked of their `--help`: versions are no guide, vendors backport.
-    pub async fn can(&self) -> Can {
-        let switch = self.help(&["bootc", "switch", "--help"]).await;
-        let upgrade = self.help(&["bootc", "upgrade", "--help"]).await;
+    /// What this host's tools offer; `None` if bootc does not even explain itself. Asked of `--help`:
+    /// versions are no guide, vendors backport.
+    pub async fn can(&self) -> Option<Can> {
+        let switch = self.help(&["bootc", "switch", "--help"]).await?;
+        let upgrade = self.help(&["bootc", "upgrade", "--help"]).await?;
         let undeploy = self.help(&["ostree", "admin", "undeploy", "--help"]).await;
         let status = self.help(&["ostree", "admin", "status", "--help"]).await;
-        let unlocks = upgrade.contains("--from-downloaded");
-        let lock = if !unlocks {
-            Lock::No
-        } else if switch.contains("--download-only") {
-            Lock::OneStep
-        } else if upgrade.contains("--download-only") {
-            Lock::TwoSteps
-        } else {
-            Lock::No
-        };
-        Can {
-            lock,
-            unstage: undeploy.contains("undeploy") && status.contains("--json"),
-        }
+        let locks = upgrade.contains("--download-only") && upgrade.contains("--from-downloaded");
+        Some(Can {
+            lock: match (locks, switch.contains("--download-only")) {
+                (false, _) => Lock::No,
+                (true, false) => Lock::TwoSteps,
+                (true, true) => Lock::OneStep,
+            },
+            unstage: undeploy.is_some() && status.is_some_and(|text| text.contains("--json")),
+        })
     }
 
     /// Is the first deployment in boot order the staged one? Told by ostree, without any lock.
@@ -100,11 +96,9 @@ impl Bootc {
         Ok(first.and_then(Value::as_bool) == Some(true))
     }
 
-    async fn help(&self, argv: &[&str]) -> String {
-        match self.host.run(argv, HELP_DEADLINE).await {
-            Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
-            Err(_) => String::new(),
-        }
+    async fn help(&self, argv: &[&str]) -> Option<String> {
+        let output = self.host.run(argv, HELP_DEADLINE).await.ok()?;
+        Some(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 }
 
@@ -121,14 +115,14 @@ pub fn stage(image: &str, lock: Lock, sigpolicy: bool) -> Vec<String> {
         Lock::OneStep => switch.push("--download-only"),
         Lock::TwoSteps => {
             let script = format!(
-                r#"{} "$1" && {{ bootc upgrade --download-only || true; }}"#,
+                r#"{} -- "$1" && {{ bootc upgrade --download-only || true; }}"#,
                 switch.join(" ")
             );
             return owned(&["sh", "-c", &script, "sh", image]);
         }
         Lock::No => {}
     }
-    switch.push(image);
+    switch.extend(["--", image]);
     owned(&switch)
 }
 

@@ -179,11 +179,11 @@ impl BootEntry {
     fn info(&self) -> ImageInfo {
         let image = self.image.clone().unwrap_or_default();
         ImageInfo {
-            image: cut(image.image.image, 1024),
-            image_digest: cut(digest(&image.image_digest), 128),
-            version: image.version.map(|it| cut(it, 256)),
+            image: cut(&image.image.image, 1024),
+            image_digest: cut(&digest(&image.image_digest), 128),
+            version: image.version.map(|it| cut(&it, 256)),
             timestamp: image.timestamp.filter(|it| it.parse::<Timestamp>().is_ok()),
-            architecture: image.architecture.map(|it| cut(it, 64)),
+            architecture: image.architecture.map(|it| cut(&it, 64)),
             soft_reboot_capable: self.soft_reboot_capable,
             download_only: self.download_only,
             incompatible: self.incompatible,
@@ -207,8 +207,6 @@ fn digest(text: &str) -> String {
     }
 }
 
-fn cut(mut text: String, bytes: usize) -> String {
-    let end = text.floor_char_boundary(bytes);
-    text.truncate(end);
-    text
+fn cut(text: &str, bytes: usize) -> String {
+    crate::text::head(text, bytes).to_owned()
 }

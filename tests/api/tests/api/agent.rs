@@ -149,7 +149,7 @@ async fn a_host_is_updated(suite: Arc<Suite>) -> Result<()> {
     ensure!(
         bench.host.log()
             == [
-                format!("bootc switch {B}"),
+                format!("bootc switch -- {B}"),
                 "bootc upgrade --download-only".to_owned(),
                 "systemctl stop bootc-operator-stage.service".to_owned(),
                 "bootc upgrade --from-downloaded".to_owned(),
@@ -158,7 +158,6 @@ async fn a_host_is_updated(suite: Arc<Suite>) -> Result<()> {
         "{:#?}",
         bench.host.log()
     );
-    println!("{:#?}", node.status);
     bench
         .api()
         .delete(&node.name_any(), &DeleteParams::default())

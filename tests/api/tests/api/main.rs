@@ -2,6 +2,7 @@
 //! however that comes.
 
 mod agent;
+mod drain;
 mod install;
 mod policies;
 mod schema;
@@ -39,6 +40,7 @@ fn run(args: &Arguments) -> anyhow::Result<ExitCode> {
         stored::trials(&suite),
         install::trials(&suite),
         policies::trials(&suite),
+        drain::trials(&suite),
     ];
     let conclusion = libtest_mimic::run(args, tests.into_iter().flatten().collect());
     drop(suite);
