@@ -18,6 +18,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::{dup2_stdin, sethostname, ttyname};
 
+use crate::HELPER;
 use crate::boots::End;
 use crate::cgroup;
 use crate::config::Paths;
@@ -49,6 +50,7 @@ pub(crate) fn hold(paths: &Paths, boot_id: &str, supervisor: u32) -> Result<i32>
     // Never written to: that it is open says that we live.
     let (theirs, _ours) = pipe()?;
     let mut init = Command::new("/proc/self/exe")
+        .arg0(HELPER)
         .arg("init")
         .arg(&paths.directory)
         .args(["--boot-id", boot_id, "--cgroup-v1", &machine.v1_view()])
