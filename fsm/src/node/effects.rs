@@ -66,12 +66,7 @@ fn release(record: &Record, facts: &Facts<'_>) -> Vec<Effect> {
     let running = facts
         .drain
         .is_some_and(|drain| drain.stage != DrainStage::Done);
-    let drains = match record.state {
-        State::Draining => true,
-        State::Rebooting => !running,
-        _ => false,
-    };
-    if facts.drain.is_some() && !drains {
+    if running && record.state != State::Draining {
         effects.push(Effect::CancelDrain);
     }
     let Some(node) = facts.node else {

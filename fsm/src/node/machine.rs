@@ -11,7 +11,7 @@ use statig::{Outcome, Outcome::Handled, Outcome::Super, Outcome::Transition, blo
 use super::{
     event::{Event, due},
     facts::{Facts, Wanted},
-    record::{Approval, DrainFault, Hop, Record, Slot, State},
+    record::{self, Approval, DrainFault, Hop, Record, Slot, State},
 };
 use crate::time::Seconds;
 
@@ -34,6 +34,8 @@ struct Context<'a, 'f> {
     record: &'a mut Record,
     facts: &'a Facts<'f>,
     event: Event,
+    /// What was kept of the state before.
+    group: record::Group,
 }
 
 /// Groups of states.
@@ -139,10 +141,10 @@ impl Context<'_, '_> {
     fn arrive(&mut self, from: State, to: State) {
         let now = self.facts.now;
         let record = &mut *self.record;
-        if from.group() != to.group() {
+        record.state = to;
+        if record.group() != self.group {
             record.clock = now;
         }
-        record.state = to;
         if from != to {
             let since = std::mem::replace(&mut record.since, now);
             let cause = format!("{:?}", self.event);
@@ -263,6 +265,7 @@ pub(super) fn handle(record: &Record, facts: &Facts<'_>, event: Event) -> Record
     let mut machine = Machine.uninitialized_state_machine();
     *machine.state_mut() = record.state;
     let mut context = Context {
+        group: record.group(),
         record: &mut next,
         facts,
         event,

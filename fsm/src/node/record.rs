@@ -42,17 +42,6 @@ impl State {
         Self::Verifying,
         Self::Leaving,
     ];
-
-    /// States that are told apart by facts alone share a number: what is kept is the group.
-    #[must_use]
-    pub fn group(self) -> u8 {
-        match self {
-            Self::Idle | Self::Staging | Self::Staged => 0,
-            Self::Cordoned | Self::Draining => 1,
-            Self::Rebooting | Self::Verifying => 2,
-            Self::Leaving => 3,
-        }
-    }
 }
 
 impl fmt::Display for State {
@@ -101,12 +90,38 @@ pub struct Record {
     pub traceparent: Option<String>,
 }
 
+/// States that are told apart by facts alone. What is kept of a state is its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Nothing is approved, no slot is used.
+    Apart,
+    /// On the way down.
+    GoingDown,
+    /// On the way up.
+    ComingUp,
+    /// Let go.
+    Leaving,
+}
+
 impl Record {
+    /// What is kept of the state. A node without a slot has nothing to prove, so that it runs its
+    /// image follows from what the agent says.
+    #[must_use]
+    pub fn group(&self) -> Group {
+        match self.state {
+            State::Verifying if self.slot.is_none() => Group::Apart,
+            State::Idle | State::Staging | State::Staged => Group::Apart,
+            State::Cordoned | State::Draining => Group::GoingDown,
+            State::Rebooting | State::Verifying => Group::ComingUp,
+            State::Leaving => Group::Leaving,
+        }
+    }
+
     /// Is `other` the same in all that has to be written down? Hops within a group of states
     /// follow again from what the agent and the Node say, so they need no write.
     #[must_use]
     pub fn is_kept_by(&self, other: &Self) -> bool {
-        self.state.group() == other.state.group()
+        self.group() == other.group()
             && self.image == other.image
             && self.slot == other.slot
             && self.approval == other.approval

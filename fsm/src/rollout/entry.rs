@@ -7,7 +7,7 @@ use crate::{
     image::Image,
     input::BlockedPod,
     names::PoolName,
-    node::{Drain, Record},
+    node::{Drain, DrainStage, Hop, Record, State},
     pool::Sum,
     time::Timestamp,
     view::{BootcNodeView, ImageRef, Kept, NodeView, PoolStatus, PoolView, SecretRef, Waiting},
@@ -49,6 +49,9 @@ pub(super) struct Flight {
     /// What is so once it is done.
     pub(super) record: Record,
     pub(super) effects: Vec<Effect>,
+    /// The hops that it adds to the record, to be told once it is done.
+    pub(super) hops: Vec<Hop>,
+    pub(super) pool: Option<PoolName>,
     /// It gives the node something that the pool has granted.
     pub(super) granted: bool,
     /// News of the Node came meanwhile.
@@ -114,6 +117,22 @@ impl Node {
         if self.hold.as_ref().is_some_and(|hold| hold.ends_with_news) {
             self.hold = None;
         }
+    }
+
+    /// Goes on with this record. A drain that is done is of use only while the node is drained.
+    pub(super) fn follow(&mut self, record: Record) {
+        let done = |drain: &mut Drain| drain.stage == DrainStage::Done;
+        if record.state != State::Draining {
+            self.drain.take_if(done);
+        }
+        self.record = Some(record);
+    }
+
+    /// The hops that `after` has and the record has not.
+    pub(super) fn new_hops(&self, after: &Record) -> Vec<Hop> {
+        let known = self.record.as_ref().map_or(&[][..], |record| &record.hops);
+        let new = after.hops.iter().filter(|hop| !known.contains(hop));
+        new.cloned().collect()
     }
 
     /// Nothing of it is left.

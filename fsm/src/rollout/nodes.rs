@@ -149,8 +149,10 @@ impl Rollout {
                 node.hold = None;
             }
             if node.bootc.is_some() {
-                self.tell_hops(name, place.owner.as_ref(), node.record.as_ref(), &record);
-                node.record = Some(record);
+                let hops = node.new_hops(&record);
+                let pool = place.owner.as_ref().map(|owner| &owner.pool);
+                self.tell(name, pool, &hops, &record);
+                node.follow(record);
             }
             return;
         }
@@ -191,15 +193,17 @@ impl Rollout {
             }
         }
         let id = self.next_id();
+        let pool = place.owner.as_ref().map(|owner| owner.pool.clone());
         node.flight = Some(Flight {
             id,
+            hops: node.new_hops(&record),
+            pool: pool.clone(),
             record,
             effects: effects.clone(),
             granted: grant != Grant::None,
             node_news: false,
             bootc_news: false,
         });
-        let pool = place.owner.as_ref().map(|owner| owner.pool.clone());
         self.out.push(Command::Decide(Decision {
             node: name.clone(),
             pool,

@@ -10,37 +10,26 @@ use crate::{
 };
 
 impl Rollout {
-    /// Tells of the hops that `after` has and `before` has not.
-    pub(super) fn tell_hops(
+    /// Tells of hops that are certain now.
+    pub(super) fn tell(
         &mut self,
         name: &NodeName,
-        owner: Option<&Owner>,
-        before: Option<&Record>,
-        after: &Record,
+        pool: Option<&PoolName>,
+        hops: &[Hop],
+        record: &Record,
     ) {
-        self.tell_new_hops(name, owner.map(|owner| owner.pool.clone()), before, after);
-    }
-
-    pub(super) fn tell_new_hops(
-        &mut self,
-        name: &NodeName,
-        pool: Option<PoolName>,
-        before: Option<&Record>,
-        after: &Record,
-    ) {
-        let known = before.map_or(&[][..], |before| &before.hops);
-        for hop in after.hops.iter().filter(|hop| !known.contains(hop)) {
-            if let Some((warning, reason, action, note)) = text(hop, after) {
-                let about = About::Node(name.clone(), pool.clone());
+        for hop in hops {
+            if let Some((warning, reason, action, note)) = text(hop, record) {
+                let about = About::Node(name.clone(), pool.cloned());
                 self.notice(about, warning, reason, action, note);
             }
             self.out.push(Command::Hop {
                 node: name.clone(),
-                pool: pool.clone(),
+                pool: pool.cloned(),
                 hop: hop.clone(),
                 record: Box::new(Record {
                     hops: Vec::new(),
-                    ..after.clone()
+                    ..record.clone()
                 }),
             });
         }

@@ -29,50 +29,72 @@ impl Rollout {
             return;
         };
         self.dirty_nodes.insert(name.clone());
-        let done = if outcome == Outcome::Ok {
+        let all = outcome == Outcome::Ok;
+        let done = if all {
             flight.effects.len()
         } else {
-            done
+            done.min(flight.effects.len())
         };
         let mut behind = false;
         for effect in flight.effects.iter().take(done) {
             behind |= apply(node, effect, &flight, now);
         }
-        let rest = flight.effects.get(done..).unwrap_or_default();
-        let asked_for_slot = rest.iter().any(takes_slot);
-        match outcome {
-            Outcome::Ok => {
-                node.hold = behind.then(|| await_news(now, &flight));
-                let pool = node.created.as_ref().map(|(_, pool)| pool.clone());
-                let before = node.record.clone();
-                if node.bootc.is_some() {
-                    let mut record = flight.record.clone();
-                    if commits(&flight.effects) {
-                        record.hops.clear();
-                    }
-                    node.record = Some(record);
-                }
-                let owner = node.bootc.as_ref().and_then(|bootc| bootc.owner.clone());
-                let pool = owner.map(|owner| owner.pool).or(pool);
-                self.tell_new_hops(name, pool, before.as_ref(), &flight.record);
-            }
-            Outcome::Conflict | Outcome::Gone => {
-                stop_drain(node, rest);
-                let seen = flight.node_news || flight.bootc_news;
-                node.hold = (!seen || behind).then(|| await_news(now, &flight));
-            }
-            Outcome::Refused(text) => {
-                stop_drain(node, rest);
-                node.maybe_slot = false;
-                node.hold = Some(back_off(name, node.hold.as_ref(), now, &flight, Some(text)));
-            }
-            Outcome::Failed(text) => {
-                stop_drain(node, rest);
-                node.maybe_slot |= asked_for_slot && !flight.bootc_news;
-                let again = node.hold.as_ref().map_or(1, |hold| hold.tries + 1);
-                let text = Some(text).filter(|_| again >= SHOWN_FROM);
-                node.hold = Some(back_off(name, node.hold.as_ref(), now, &flight, text));
-            }
+        if all {
+            succeed(node, &flight, behind, now);
+            self.tell(name, flight.pool.as_ref(), &flight.hops, &flight.record);
+        } else {
+            fail(name, node, &flight, done, behind, outcome, now);
+        }
+    }
+}
+
+fn succeed(node: &mut Node, flight: &Flight, behind: bool, now: Timestamp) {
+    node.hold = behind.then(|| await_news(now, flight));
+    if node.bootc.is_none() {
+        return;
+    }
+    let mut record = flight.record.clone();
+    if flight
+        .effects
+        .iter()
+        .any(|effect| matches!(effect, Effect::Commit(_)))
+    {
+        record.hops.clear();
+    }
+    node.follow(record);
+}
+
+fn fail(
+    name: &NodeName,
+    node: &mut Node,
+    flight: &Flight,
+    done: usize,
+    behind: bool,
+    outcome: Outcome,
+    now: Timestamp,
+) {
+    let rest = flight.effects.get(done..).unwrap_or_default();
+    // A drain that was to be started and was not does not run.
+    if rest
+        .iter()
+        .any(|effect| matches!(effect, Effect::StartDrain { .. }))
+    {
+        node.drain = None;
+    }
+    match outcome {
+        Outcome::Refused(text) => {
+            node.maybe_slot = false;
+            node.hold = Some(back_off(name, node.hold.as_ref(), now, flight, Some(text)));
+        }
+        Outcome::Failed(text) => {
+            node.maybe_slot |= rest.iter().any(takes_slot) && !flight.bootc_news;
+            let tries = node.hold.as_ref().map_or(1, |hold| hold.tries + 1);
+            let text = Some(text).filter(|_| tries >= SHOWN_FROM);
+            node.hold = Some(back_off(name, node.hold.as_ref(), now, flight, text));
+        }
+        Outcome::Conflict | Outcome::Gone | Outcome::Ok => {
+            let seen = flight.node_news || flight.bootc_news;
+            node.hold = (!seen || behind).then(|| await_news(now, flight));
         }
     }
 }
@@ -140,24 +162,8 @@ fn apply_to_node(node: &mut Node, effect: &Effect, news: bool) -> bool {
     false
 }
 
-fn commits(effects: &[Effect]) -> bool {
-    effects
-        .iter()
-        .any(|effect| matches!(effect, Effect::Commit(_) | Effect::Create { .. }))
-}
-
 fn takes_slot(effect: &Effect) -> bool {
     matches!(effect, Effect::Commit(write) | Effect::Create { write, .. } if write.in_reboot_slot)
-}
-
-/// A drain that was to be started and was not does not run.
-fn stop_drain(node: &mut Node, rest: &[Effect]) {
-    if rest
-        .iter()
-        .any(|effect| matches!(effect, Effect::StartDrain { .. }))
-    {
-        node.drain = None;
-    }
 }
 
 fn await_news(now: Timestamp, flight: &Flight) -> Hold {
