@@ -126,6 +126,11 @@ impl Bink {
         })
     }
 
+    /// The names of all clusters, one a line.
+    pub async fn clusters(&self) -> Result<String> {
+        self.run(ORDINARY, ["cluster", "list", "--name-only"]).await
+    }
+
     /// Runs one of the commands that only the bed has.
     pub async fn bed<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Result<String> {
         self.run(ORDINARY, ["bed"].into_iter().chain(args)).await

@@ -27,21 +27,24 @@ pub(crate) struct Binaries {
 
 impl Binaries {
     /// Builds what is missing; from nothing it takes minutes.
+    ///
+    /// One after the other: built together, the agent would get every feature
+    /// of a library that only the operator asks for.
     pub(crate) async fn ensure() -> Result<Self> {
-        let args = [
-            "build",
-            "--release",
-            "--target",
-            STATIC_TARGET,
-            "--package",
-            "operator",
-            "--package",
-            "nodeagent",
-            "--bins",
-        ];
-        cargo(&args).await.with_context(|| {
-            format!("the images need static binaries; if the target is missing: rustup target add {STATIC_TARGET}")
-        })?;
+        for package in ["operator", "nodeagent"] {
+            let args = [
+                "build",
+                "--release",
+                "--target",
+                STATIC_TARGET,
+                "--package",
+                package,
+                "--bins",
+            ];
+            cargo(&args).await.with_context(|| {
+                format!("the images need static binaries; if the target is missing: rustup target add {STATIC_TARGET}")
+            })?;
+        }
         let dir = bed::paths::target().join(STATIC_TARGET).join("release");
         Ok(Self {
             operator: dir.join("bootc-operator"),

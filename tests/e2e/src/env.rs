@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use crd::BootcNodePool;
 use k8s_openapi::api::core::v1::Node;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client};
-use serde_json::Value;
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::{Value, json};
 
 use crate::bink::Bink;
 use crate::images::{Image, Images};
@@ -143,6 +145,43 @@ impl Env {
             name: name.to_owned(),
             digest: text(&image["imageDigest"])?,
         })
+    }
+
+    /// Makes a pool of all nodes.
+    pub async fn pool(&self, name: &str, image: &Image) -> Result<BootcNodePool> {
+        let pool = serde_json::from_value(json!({
+            "metadata": { "name": name },
+            "spec": {
+                "nodeSelector": { "matchLabels": { "kubernetes.io/os": "linux" } },
+                "image": { "ref": image.reference() },
+            },
+        }))?;
+        let pools = Api::<BootcNodePool>::all(self.client.clone());
+        Ok(pools.create(&PostParams::default(), &pool).await?)
+    }
+
+    /// Changes the image of a pool.
+    pub async fn set_image(&self, pool: &BootcNodePool, image: &Image) -> Result<()> {
+        let patch = json!({ "spec": { "image": { "ref": image.reference() } } });
+        let pools = Api::<BootcNodePool>::all(self.client.clone());
+        pools
+            .patch(
+                &pool.name_any(),
+                &PatchParams::default(),
+                &Patch::Merge(patch),
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// How often a host has booted since its disk was made, by its own journal.
+    pub async fn boots(&self, node: &str) -> Result<usize> {
+        let said = self
+            .bink
+            .ssh(node, "journalctl --list-boots --quiet --no-pager")
+            .await?;
+        ensure!(said.code == 0, "journalctl on {node}: {}", said.stderr);
+        Ok(said.stdout.lines().count())
     }
 
     /// Waits until every node is Ready.

@@ -9,9 +9,6 @@ use crd::BootcNodePool;
 use e2e::Env;
 use e2e::images::Image;
 use e2e::view::{NodeLine, View};
-use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
-use serde_json::json;
 
 use crate::live::Live;
 
@@ -25,37 +22,22 @@ const DEADLINE: Duration = Duration::from_secs(600);
 
 /// Makes the pool with the image that the hosts run already, and waits until
 /// the agents have said so.
-pub(crate) async fn create_pool(env: &Env) -> Result<String> {
+pub(crate) async fn create_pool(env: &Env) -> Result<BootcNodePool> {
     let image = env.booted(&env.nodes[0]).await?;
-    let pool: BootcNodePool = serde_json::from_value(json!({
-        "apiVersion": "node.bootc.dev/v1alpha1",
-        "kind": "BootcNodePool",
-        "metadata": { "name": POOL },
-        "spec": {
-            "nodeSelector": { "matchLabels": { "kubernetes.io/os": "linux" } },
-            "image": { "ref": image.reference() },
-            "rollout": { "maxUnavailable": 1 },
-        },
-    }))?;
-    Api::<BootcNodePool>::all(env.client.clone())
-        .create(&PostParams::default(), &pool)
-        .await?;
+    let pool = env.pool(POOL, &image).await?;
     println!("Pool {POOL}: waiting for every host's first report");
     watch(env, &image, |_, _| ()).await?;
-    Ok(POOL.to_owned())
+    Ok(pool)
 }
 
 /// Changes the pool's digest and shows the rollout to its end.
-pub(crate) async fn update(env: &Env, pool: &str) -> Result<Report> {
+pub(crate) async fn update(env: &Env, pool: &BootcNodePool) -> Result<Report> {
     let image = env.images.push_os("2").await?;
     println!(
-        "Pushed a new OS image, {}\nkubectl patch bnp {pool}: spec.image.ref is that image now\n",
+        "Pushed a new OS image, {}\nPool {POOL}: spec.image.ref is that image now\n",
         image.reference()
     );
-    let patch = json!({ "spec": { "image": { "ref": image.reference() } } });
-    Api::<BootcNodePool>::all(env.client.clone())
-        .patch(pool, &PatchParams::default(), &Patch::Merge(patch))
-        .await?;
+    env.set_image(pool, &image).await?;
     let mut times: BTreeMap<String, Times> = BTreeMap::new();
     watch(env, &image, |node, now| {
         times.entry(node.name.clone()).or_default().see(node, now);

@@ -1,0 +1,43 @@
+//! All tests on whole clusters: real bootc VMs where `bink` is on the `PATH`,
+//! the bed's hosts elsewhere. Each test has a cluster of its own.
+
+mod harness;
+mod rollout;
+mod trouble;
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use libtest_mimic::{Arguments, Trial};
+use tokio::runtime::Runtime;
+use tokio::time::timeout;
+
+/// Clusters side by side: each wants about a GiB and a half of memory, and all
+/// of the processors while it starts.
+const AT_ONCE: usize = 2;
+/// How long one test may take.
+const TEST: Duration = Duration::from_secs(900);
+
+fn main() -> ExitCode {
+    let mut args = Arguments::from_args();
+    args.test_threads.get_or_insert(AT_ONCE);
+    let tests = [harness::trials(), rollout::trials(), trouble::trials()];
+    libtest_mimic::run(&args, tests.into_iter().flatten().collect()).exit_code()
+}
+
+/// A test of that name.
+fn trial<Fut>(name: &str, test: impl FnOnce() -> Fut + Send + 'static) -> Trial
+where
+    Fut: Future<Output = Result<()>>,
+{
+    Trial::test(name, move || {
+        let runtime = Runtime::new()?;
+        match runtime.block_on(async { timeout(TEST, test()).await }) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(format!("{error:#}").into()),
+            Err(_) => Err(format!("not over after {TEST:?}").into()),
+        }
+    })
+}
