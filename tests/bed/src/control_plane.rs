@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
 
 use crate::parts::{self, Part};
 use crate::process::{Daemon, Program};
@@ -99,7 +100,8 @@ impl Addresses {
 }
 
 /// A part of the control plane that can be stopped and started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Component {
     /// etcd.
     Etcd,
@@ -206,6 +208,16 @@ impl ControlPlane {
             &self.server(),
             &self.pki,
             &self.pki.client(who)?,
+        ))
+    }
+
+    /// The text of an admin's kubeconfig that names another address of the
+    /// API server, one that is passed on to it.
+    pub fn kubeconfig_at(&self, server: &str) -> Result<String> {
+        Ok(kubeconfig(
+            server,
+            &self.pki,
+            &self.pki.client(&Identity::admin())?,
         ))
     }
 

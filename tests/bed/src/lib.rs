@@ -3,10 +3,15 @@
 //! The parts are real: etcd and Kubernetes, a registry, containerd, runc and the
 //! network plugins, all built from Go modules into `<target>/bed` ([`parts`]).
 
+pub mod cargo;
+pub mod cluster;
 pub mod control_plane;
+pub mod detached;
 pub mod image;
+pub mod owner;
 pub mod parts;
 pub mod paths;
 pub mod process;
 pub mod progress;
+pub mod registry;
 pub mod run_dir;

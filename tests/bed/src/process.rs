@@ -134,7 +134,7 @@ impl Daemon {
     /// The last lines of its log.
     #[must_use]
     pub fn last_words(&self) -> String {
-        tail(&self.log).unwrap_or_else(|error| format!("({error})"))
+        last_words(&self.log)
     }
 
     /// Sends it a signal.
@@ -165,7 +165,12 @@ impl Drop for Daemon {
     }
 }
 
-/// The last lines of a file.
+/// The last lines of a log, or why there are none.
+#[must_use]
+pub fn last_words(log: &Path) -> String {
+    tail(log).unwrap_or_else(|error| format!("({error})"))
+}
+
 fn tail(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let length = i64::try_from(fs::metadata(path)?.len()).unwrap_or(i64::MAX);

@@ -94,11 +94,18 @@ fn is_orphan(dir: &Path) -> Result<bool> {
     }
 }
 
-/// Ends the marked processes of a directory and removes it.
+/// Removes what dead owners left.
+pub fn clear() -> Result<()> {
+    let _guard = guard()?;
+    sweep(&paths::run()?)
+}
+
+/// Ends the marked processes and the hosts of a directory and removes it.
 fn remove(dir: &Path) -> Result<()> {
     for mark in Mark::all(dir)? {
         mark.end()?;
     }
+    crate::cluster::hosts::clear_all(dir)?;
     fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))
 }
 
@@ -157,6 +164,21 @@ impl Mark {
             .map(|entry| Ok(read(entry?.path())))
             .filter_map(Result::transpose)
             .collect()
+    }
+
+    /// Asks the process to end, in good order, and waits until it has.
+    pub fn ask_to_end(self, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        if self.lives() {
+            let _gone_meanwhile = kill(Pid::from_raw(i32::try_from(self.pid)?), Signal::SIGTERM);
+        }
+        while self.lives() {
+            if Instant::now() > deadline {
+                bail!("process {} goes on", self.pid);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
     }
 
     /// Kills the process, if it is still the same, and waits until it is gone.

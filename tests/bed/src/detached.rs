@@ -1,0 +1,114 @@
+//! Our own program again, as a daemon that outlives the command that started it.
+//!
+//! The command shows what the daemon says until that is ready. Until then the
+//! daemon also ends, in good order, when the command does.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, dup2_stderr, dup2_stdout, setsid};
+use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What a daemon says on its standard output: one line of JSON.
+#[derive(Debug, Serialize, Deserialize)]
+enum Outcome {
+    Ready,
+    Failed(String),
+}
+
+/// Starts this program with other arguments and waits until it is ready.
+pub fn launch(arguments: &[String]) -> Result<()> {
+    let program = std::env::current_exe().context("cannot tell which program this is")?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = command.spawn().context("cannot start a daemon")?;
+    // Open until the daemon is ready: by its end the daemon knows ours.
+    let _stdin = child.stdin.take();
+    let stdout = child.stdout.take().context("the daemon has no output")?;
+    let mut said = String::new();
+    BufReader::new(stdout).read_line(&mut said)?;
+    if said.is_empty() {
+        bail!("the daemon ended without a word ({})", child.wait()?);
+    }
+    match serde_json::from_str(&said).context("the daemon said something unknown")? {
+        Outcome::Ready => Ok(()),
+        Outcome::Failed(error) => {
+            child.wait()?;
+            bail!("{error}")
+        }
+    }
+}
+
+/// The daemon's side of [`launch`].
+#[derive(Debug)]
+pub struct Handshake {
+    decided: Arc<AtomicBool>,
+}
+
+impl Handshake {
+    /// To be called first: leaves the command's terminal, and asks this process
+    /// to end when the command ends before we are ready.
+    pub fn begin() -> Result<Self> {
+        setsid().context("this is run by bink itself, not by hand")?;
+        let decided = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&decided);
+        thread::spawn(move || {
+            let _until_closed = io::stdin().read(&mut [0]);
+            if !seen.load(Ordering::SeqCst) {
+                let _asked = kill(Pid::this(), Signal::SIGTERM);
+            }
+        });
+        Ok(Self { decided })
+    }
+
+    /// Tells the command that all is well. From now on what we say goes to `log`.
+    pub fn ready(&self, log: &Path) -> Result<()> {
+        let log = File::options().create(true).append(true).open(log);
+        let log = log.context("cannot open the daemon's log")?;
+        dup2_stderr(&log)?;
+        self.answer(&Outcome::Ready)?;
+        dup2_stdout(&log)?;
+        Ok(())
+    }
+
+    /// Tells the command why there is no daemon. Nobody listens once it was
+    /// told that all is well.
+    pub fn failed(&self, error: &anyhow::Error) -> Result<()> {
+        if self.decided.load(Ordering::SeqCst) {
+            eprintln!("{error:#}");
+            return Ok(());
+        }
+        self.answer(&Outcome::Failed(format!("{error:#}")))
+    }
+
+    fn answer(&self, outcome: &Outcome) -> Result<()> {
+        self.decided.store(true, Ordering::SeqCst);
+        let mut stdout = io::stdout().lock();
+        writeln!(stdout, "{}", serde_json::to_string(outcome)?)?;
+        Ok(stdout.flush()?)
+    }
+}
+
+/// Waits for SIGTERM, SIGINT or SIGHUP: whoever sends one wants an orderly end.
+pub async fn termination() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        _ = hangup.recv() => {}
+    }
+    Ok(())
+}
