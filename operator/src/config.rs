@@ -6,10 +6,7 @@ use anyhow::Context as _;
 use fsm::time::Seconds;
 use kube::Client;
 
-use crate::{
-    args::{Args, ProbeAddress},
-    drain::PodName,
-};
+use crate::args::{Args, ProbeAddress};
 
 /// A connection on which nothing comes for so long is dead: watches have a bookmark every minute.
 const SILENCE: Duration = Duration::from_secs(100);
@@ -27,27 +24,25 @@ pub struct Config {
     pub allow_insecure_registry: bool,
     /// Names this process and no other: in the Lease and in Events.
     pub identity: String,
-    /// The pod that this process runs in: drained last.
-    pub pod: Option<PodName>,
+    /// The pod that this process runs in, in the client's namespace: drained last.
+    pub pod: Option<String>,
 }
 
 impl Config {
-    /// The configuration of this process. In a pod, the variables `POD_NAME` and `POD_NAMESPACE`
-    /// say which one it is.
+    /// The configuration of this process. In a pod, the variable `POD_NAME` says which one it is.
     #[must_use]
     pub fn of_process(args: &Args) -> Self {
-        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let pod = variable("POD_NAMESPACE").zip(variable("POD_NAME"));
-        let host = pod
-            .as_ref()
-            .map_or_else(host_name, |(_, name)| name.clone());
+        let pod = std::env::var("POD_NAME")
+            .ok()
+            .filter(|name| !name.is_empty());
+        let host = pod.clone().unwrap_or_else(host_name);
         Self {
             leader_elect: args.leader_elect,
             probes: args.health_probe_bind_address.clone(),
             tag_resolution_interval: args.tag_resolution_interval,
             allow_insecure_registry: args.allow_insecure_registry,
             identity: identity(&host),
-            pod: pod.map(|(namespace, name)| PodName::new(&namespace, &name)),
+            pod,
         }
     }
 

@@ -13,6 +13,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::error;
 use tracing_subscriber::EnvFilter;
 
+/// What is logged where `RUST_LOG` says nothing. The client's own lines repeat, without node or
+/// pool, what is said here with them.
+const DEFAULT_FILTER: &str = "info,kube_client=off";
+
 /// Deciding is one task; the second thread keeps the Lease's renewal on time while a long list is
 /// read.
 #[tokio::main(worker_threads = 2)]
@@ -42,7 +46,8 @@ async fn operate(args: &Args) -> anyhow::Result<()> {
 }
 
 fn log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -22,7 +22,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 use crate::{
     Config,
     apply::{Effected, Failure, Lane, Step, Writer},
-    drain::{self, DrainEvent, Drains},
+    drain::{self, DrainEvent, Drains, PodName},
     health::{Health, Pings},
     lease::Fence,
     observe::{Index, Stamp, Target, Watch, Written, time, watch},
@@ -101,7 +101,7 @@ impl Shell {
         let (events, publishing) = Events::new(client.clone(), config.identity.clone());
         let may_act = fence.clone();
         let settings = drain::Settings {
-            own: config.pod.clone(),
+            own: own_pod(client, config),
             may_evict: Arc::new(move || may_act.may_act()),
         };
         let mut tasks = JoinSet::new();
@@ -317,6 +317,12 @@ impl Shell {
             _ => self.drains.cancel(node.as_str()),
         }
     }
+}
+
+/// The pod that this program runs in.
+fn own_pod(client: &Client, config: &Config) -> Option<PodName> {
+    let name = config.pod.as_deref()?;
+    Some(PodName::new(client.default_namespace(), name))
 }
 
 impl Asked {
