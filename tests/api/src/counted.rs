@@ -25,7 +25,10 @@ pub fn counted(client: &Client) -> (Client, Requests) {
     let log = requests.clone();
     let service = tower::service_fn(move |request: http::Request<Body>| {
         let line = format!("{} {}", request.method(), request.uri());
-        log.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        log.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(line);
         let inner = inner.clone();
         async move { inner.send(request).await }
     });

@@ -38,7 +38,10 @@ impl Kubelet {
             while let Ok(pod) = pods.try_next().await {
                 let Some(pod) = pod else { return };
                 if let Err(error) = look_after(&client, &pod).await {
-                    eprintln!("the kubelet of {node} and pod {}: {error:#}", pod.name_any());
+                    eprintln!(
+                        "the kubelet of {node} and pod {}: {error:#}",
+                        pod.name_any()
+                    );
                 }
             }
         }))
@@ -54,14 +57,21 @@ async fn look_after(client: &Client, pod: &Pod) -> Result<()> {
         if let_go || notes.contains_key(HOLDS) {
             return Ok(());
         }
-        let params = DeleteParams::default().grace_period(0).preconditions(Preconditions {
-            uid: pod.uid(),
-            resource_version: None,
-        });
+        let params = DeleteParams::default()
+            .grace_period(0)
+            .preconditions(Preconditions {
+                uid: pod.uid(),
+                resource_version: None,
+            });
         return gone_is_fine(api.delete(&name, &params).await.map(drop));
     }
     let phase = notes.get(PHASE).map_or("Running", String::as_str);
-    if pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some(phase) {
+    if pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        == Some(phase)
+    {
         return Ok(());
     }
     let ready = if phase == "Running" { "True" } else { "False" };
@@ -72,7 +82,11 @@ async fn look_after(client: &Client, pod: &Pod) -> Result<()> {
         ]},
     });
     let params = PatchParams::default();
-    gone_is_fine(api.patch_status(&name, &params, &Patch::Strategic(status)).await.map(drop))
+    gone_is_fine(
+        api.patch_status(&name, &params, &Patch::Strategic(status))
+            .await
+            .map(drop),
+    )
 }
 
 fn gone_is_fine(outcome: kube::Result<()>) -> Result<()> {

@@ -23,8 +23,14 @@ pub(super) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
         suite.trial("drain::blocked::by_a_policy_that_refuses", by_a_policy),
         suite.trial("drain::blocked::by_a_webhook_that_is_down", by_a_webhook),
         suite.trial("drain::blocked::by_a_finalizer", by_a_finalizer),
-        suite.trial("drain::blocked::by_a_pod_that_takes_its_time", by_a_grace_period),
-        suite.trial("drain::blocked::in_a_namespace_that_goes", in_a_namespace_that_goes),
+        suite.trial(
+            "drain::blocked::by_a_pod_that_takes_its_time",
+            by_a_grace_period,
+        ),
+        suite.trial(
+            "drain::blocked::in_a_namespace_that_goes",
+            in_a_namespace_that_goes,
+        ),
         suite.trial("drain::blocked::without_the_lease", without_the_lease),
         suite.trial("drain::blocked::without_rights", without_rights),
     ]
@@ -34,7 +40,12 @@ async fn by_a_budget(suite: Arc<Suite>) -> Result<()> {
     let mut scene = Scene::new(&suite, "drain-budget").await?;
     scene.pod("web-1", json!({})).await?;
     scene.pod("web-2", json!({})).await?;
-    scene.pod("free", json!({ "metadata": { "labels": { "app": "free" } } })).await?;
+    scene
+        .pod(
+            "free",
+            json!({ "metadata": { "labels": { "app": "free" } } }),
+        )
+        .await?;
     budget(&scene, "web", 2).await?;
     scene.drain();
     scene
@@ -57,9 +68,13 @@ async fn by_two_budgets(suite: Arc<Suite>) -> Result<()> {
     budget(&scene, "one", 1).await?;
     budget(&scene, "two", 1).await?;
     scene.drain();
-    scene.waits_for("waiting for pod drain-budgets/web: more than one PodDisruptionBudget").await?;
+    scene
+        .waits_for("waiting for pod drain-budgets/web: more than one PodDisruptionBudget")
+        .await?;
     scene.kubectl(&["delete", "pdb", "one"]).await?;
-    scene.waits_for("PodDisruptionBudget drain-budgets/two allows 0 disruptions").await?;
+    scene
+        .waits_for("PodDisruptionBudget drain-budgets/two allows 0 disruptions")
+        .await?;
     scene.kubectl(&["delete", "pdb", "two"]).await?;
     scene.done().await?;
     Ok(())
@@ -94,7 +109,9 @@ async fn by_a_policy(suite: Arc<Suite>) -> Result<()> {
     at_work(&scene, "the cache is being rebuilt").await?;
     scene.drain();
     scene.waits_for("the cache is being rebuilt").await?;
-    scene.kubectl(&["delete", "validatingadmissionpolicybinding", "no-evictions"]).await?;
+    suite
+        .kubectl(&["delete", "validatingadmissionpolicybinding", "no-evictions"])
+        .await?;
     scene.done().await?;
     Ok(())
 }
@@ -119,8 +136,12 @@ async fn by_a_webhook(suite: Arc<Suite>) -> Result<()> {
         .await?;
     at_work(&scene, "down.example.com").await?;
     scene.drain();
-    scene.waits_for("failed calling webhook \"down.example.com\"").await?;
-    scene.kubectl(&["delete", "validatingwebhookconfiguration", "down"]).await?;
+    scene
+        .waits_for("failed calling webhook \"down.example.com\"")
+        .await?;
+    suite
+        .kubectl(&["delete", "validatingwebhookconfiguration", "down"])
+        .await?;
     scene.done().await?;
     Ok(())
 }
@@ -128,10 +149,16 @@ async fn by_a_webhook(suite: Arc<Suite>) -> Result<()> {
 /// Waits until an eviction is refused with these words: admission takes a moment to hear of news.
 async fn at_work(scene: &Scene, words: &str) -> Result<()> {
     api_tests::wait::until("the eviction is refused", || async {
-        let dry_run = kube::api::PostParams { dry_run: true, ..Default::default() };
-        let body = json!({ "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": "web" } });
-        let answer =
-            scene.api().create_subresource::<_, serde_json::Value>("eviction", "web", &dry_run, &body).await;
+        let dry_run = kube::api::PostParams {
+            dry_run: true,
+            ..Default::default()
+        };
+        let body =
+            json!({ "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": "web" } });
+        let answer = scene
+            .api()
+            .create_subresource::<_, serde_json::Value>("eviction", "web", &dry_run, &body)
+            .await;
         match answer {
             Err(kube::Error::Api(status)) if status.message.contains(words) => Ok(()),
             other => Err(format!("{other:?}")),
@@ -142,13 +169,25 @@ async fn at_work(scene: &Scene, words: &str) -> Result<()> {
 
 async fn by_a_finalizer(suite: Arc<Suite>) -> Result<()> {
     let mut scene = Scene::new(&suite, "drain-finalizer").await?;
-    scene.pod("web", json!({ "metadata": { "finalizers": ["test.example.com/backup"] } })).await?;
+    scene
+        .pod(
+            "web",
+            json!({ "metadata": { "finalizers": ["test.example.com/backup"] } }),
+        )
+        .await?;
     scene.drain();
-    scene.waits_for("waiting for pod drain-finalizer/web: ").await?;
+    scene
+        .waits_for("waiting for pod drain-finalizer/web: ")
+        .await?;
     // The kubelet has let it go: nothing of its grace period is left.
-    scene.waits_for("still there after its 0 s to stop, held by finalizers test.example.com/backup").await?;
+    scene
+        .waits_for("still there after its 0 s to stop, held by finalizers test.example.com/backup")
+        .await?;
     let free = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
-    scene.api().patch("web", &PatchParams::default(), &free).await?;
+    scene
+        .api()
+        .patch("web", &PatchParams::default(), &free)
+        .await?;
     scene.done().await?;
     ensure!(scene.requests.with(&["/eviction"]).len() == 1, "asked once");
     Ok(())
@@ -162,10 +201,18 @@ async fn by_a_grace_period(suite: Arc<Suite>) -> Result<()> {
     });
     scene.pod("web", slow).await?;
     scene.drain();
-    scene.waits_for("waiting for pod drain-grace/web: stopping (has 3600 s)").await?;
+    scene
+        .waits_for("waiting for pod drain-grace/web: stopping (has 3600 s)")
+        .await?;
     let pods = scene.pods().await?;
-    ensure!(pods[0].metadata.deletion_grace_period_seconds == Some(3600), "its own grace period");
-    scene.api().delete("web", &DeleteParams::default().grace_period(0)).await?;
+    ensure!(
+        pods[0].metadata.deletion_grace_period_seconds == Some(3600),
+        "its own grace period"
+    );
+    scene
+        .api()
+        .delete("web", &DeleteParams::default().grace_period(0))
+        .await?;
     scene.done().await?;
     ensure!(scene.requests.with(&["/eviction"]).len() == 1, "asked once");
     Ok(())
@@ -177,12 +224,22 @@ async fn in_a_namespace_that_goes(suite: Arc<Suite>) -> Result<()> {
         "metadata": { "annotations": { kubelet::HOLDS: "" }, "finalizers": ["test.example.com/x"] },
     });
     scene.pod("web", slow).await?;
-    suite.kubectl(&["delete", "namespace", "drain-going", "--wait=false"]).await?;
+    suite
+        .kubectl(&["delete", "namespace", "drain-going", "--wait=false"])
+        .await?;
     scene.drain();
-    scene.waits_for("waiting for pod drain-going/web: stopping").await?;
+    scene
+        .waits_for("waiting for pod drain-going/web: stopping")
+        .await?;
     let free = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
-    scene.api().patch("web", &PatchParams::default(), &free).await?;
-    scene.api().delete("web", &DeleteParams::default().grace_period(0)).await?;
+    scene
+        .api()
+        .patch("web", &PatchParams::default(), &free)
+        .await?;
+    scene
+        .api()
+        .delete("web", &DeleteParams::default().grace_period(0))
+        .await?;
     scene.done().await?;
     Ok(())
 }
@@ -191,7 +248,10 @@ async fn without_the_lease(suite: Arc<Suite>) -> Result<()> {
     let holds = Arc::new(AtomicBool::new(false));
     let lease = holds.clone();
     let may_evict = Arc::new(move || lease.load(Ordering::SeqCst));
-    let settings = Settings { own: None, may_evict };
+    let settings = Settings {
+        own: None,
+        may_evict,
+    };
     let mut scene = Scene::with(&suite, "drain-lease", settings).await?;
     scene.pod("web", json!({})).await?;
     scene.drain();
@@ -205,7 +265,10 @@ async fn without_the_lease(suite: Arc<Suite>) -> Result<()> {
 async fn without_rights(suite: Arc<Suite>) -> Result<()> {
     let stranger = suite.client_of(Account::AGENT, None).await?;
     let (sender, mut events) = mpsc::channel(4);
-    let settings = Settings { own: None, may_evict: Arc::new(|| true) };
+    let settings = Settings {
+        own: None,
+        may_evict: Arc::new(|| true),
+    };
     let mut drains = Drains::new(stranger, settings, sender);
     drains.start("drain-rights", 1, Timestamp::now());
     let event = tokio::time::timeout(api_tests::wait::PATIENCE, events.recv()).await?;
@@ -213,7 +276,13 @@ async fn without_rights(suite: Arc<Suite>) -> Result<()> {
         anyhow::bail!("nothing is said of it")
     };
     let said = waits.to_string();
-    ensure!(said.contains("cannot see the node's pods: pods is forbidden"), "{said}");
-    ensure!(waits.left.is_none() && drains.under_way() == 1, "it goes on");
+    ensure!(
+        said.contains("cannot see the node's pods: pods is forbidden"),
+        "{said}"
+    );
+    ensure!(
+        waits.left.is_none() && drains.under_way() == 1,
+        "it goes on"
+    );
     Ok(())
 }

@@ -20,13 +20,27 @@ use scene::{Scene, budget};
 pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
     let own = vec![
         suite.trial("drain::two_lists_a_watch_and_a_request_a_pod", cost),
-        suite.trial("drain::bare_and_empty_dir_pods_are_named_before_they_go", named_first),
+        suite.trial(
+            "drain::bare_and_empty_dir_pods_are_named_before_they_go",
+            named_first,
+        ),
         suite.trial("drain::cancelled_means_stopped_at_once", cancelled),
-        suite.trial("drain::another_attempt_takes_the_place_of_the_first", attempts),
-        suite.trial("drain::one_blocked_node_does_not_hold_up_another", side_by_side),
+        suite.trial(
+            "drain::another_attempt_takes_the_place_of_the_first",
+            attempts,
+        ),
+        suite.trial(
+            "drain::one_blocked_node_does_not_hold_up_another",
+            side_by_side,
+        ),
         suite.trial("drain::a_pod_bound_in_mid_drain_goes_too", bound_late),
     ];
-    let parts = [own, blocked::trials(suite), kept::trials(suite), tolerant::trials(suite)];
+    let parts = [
+        own,
+        blocked::trials(suite),
+        kept::trials(suite),
+        tolerant::trials(suite),
+    ];
     parts.into_iter().flatten().collect()
 }
 
@@ -39,13 +53,27 @@ async fn cost(suite: Arc<Suite>) -> Result<()> {
     scene.drain();
     ensure!(scene.done().await?.is_empty());
     let requests = &scene.requests;
-    let (watches, all) = (requests.with(&["watch=true"]), requests.with(&["GET", "/pods"]));
+    let (watches, all) = (
+        requests.with(&["watch=true"]),
+        requests.with(&["GET", "/pods"]),
+    );
     ensure!(watches.len() == 1, "{watches:?}");
     ensure!(all.len() - watches.len() == 2, "{all:?}");
-    ensure!(all.iter().all(|request| request.contains("spec.nodeName")), "{all:?}");
+    ensure!(
+        all.iter().all(|request| request.contains("spec.nodeName")),
+        "{all:?}"
+    );
     let evictions = requests.with(&["POST", "/eviction"]);
-    ensure!(evictions.len() == PODS, "{} evictions of {PODS} pods", evictions.len());
-    ensure!(requests.with(&[]).len() == PODS + 3, "{:?}", requests.with(&[]));
+    ensure!(
+        evictions.len() == PODS,
+        "{} evictions of {PODS} pods",
+        evictions.len()
+    );
+    ensure!(
+        requests.with(&[]).len() == PODS + 3,
+        "{:?}",
+        requests.with(&[])
+    );
     Ok(())
 }
 
@@ -59,9 +87,17 @@ async fn named_first(suite: Arc<Suite>) -> Result<()> {
     let Report::Evicting(named) = report else {
         anyhow::bail!("the first thing said is {report:?}")
     };
-    let notes = |name| named.iter().find(|n| &*n.pod.name == name).map(|n| n.notes.clone());
+    let notes = |name| {
+        named
+            .iter()
+            .find(|n| &*n.pod.name == name)
+            .map(|n| n.notes.clone())
+    };
     ensure!(notes("bare") == Some(vec![Note::Bare]), "{named:?}");
-    ensure!(notes("cache") == Some(vec![Note::Bare, Note::EmptyDir]), "{named:?}");
+    ensure!(
+        notes("cache") == Some(vec![Note::Bare, Note::EmptyDir]),
+        "{named:?}"
+    );
     scene.done().await?;
     ensure!(scene.pods().await?.is_empty());
     Ok(())
@@ -79,9 +115,16 @@ async fn cancelled(suite: Arc<Suite>) -> Result<()> {
     // Long enough for the next retries of a drain that went on.
     tokio::time::sleep(Duration::from_secs(6)).await;
     let after = scene.requests.with(&["/eviction"]).len();
-    ensure!(before == after, "{} evictions after the cancel", after - before);
+    ensure!(
+        before == after,
+        "{} evictions after the cancel",
+        after - before
+    );
     let pods = scene.pods().await?;
-    ensure!(pods.len() == 1 && pods[0].metadata.deletion_timestamp.is_none(), "{pods:?}");
+    ensure!(
+        pods.len() == 1 && pods[0].metadata.deletion_timestamp.is_none(),
+        "{pods:?}"
+    );
     ensure!(scene.drains.under_way() == 0);
     Ok(())
 }
@@ -98,7 +141,10 @@ async fn attempts(suite: Arc<Suite>) -> Result<()> {
     scene.waits_for("PodDisruptionBudget").await?;
     ensure!(scene.drains.under_way() == 1);
     scene.drain();
-    ensure!(scene.requests.with(&["watch=true"]).len() == 2, "said again, it changes nothing");
+    ensure!(
+        scene.requests.with(&["watch=true"]).len() == 2,
+        "said again, it changes nothing"
+    );
     scene.kubectl(&["delete", "pdb", "web"]).await?;
     scene.done().await?;
     Ok(())
@@ -111,7 +157,11 @@ async fn side_by_side(suite: Arc<Suite>) -> Result<()> {
     }
     budget(&blocked, "web", 12).await?;
     let free = blocked.beside("drain-free").await?;
-    free.pod("web", json!({ "metadata": { "labels": { "app": "other" } } })).await?;
+    free.pod(
+        "web",
+        json!({ "metadata": { "labels": { "app": "other" } } }),
+    )
+    .await?;
     blocked.drain();
     blocked.waits_for("PodDisruptionBudget").await?;
     blocked.drains.start(&free.node, 1, blocked.cordoned);

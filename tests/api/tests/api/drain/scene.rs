@@ -40,7 +40,10 @@ pub(super) struct Scene {
 
 impl Scene {
     pub(super) async fn new(suite: &Arc<Suite>, name: &str) -> Result<Self> {
-        let may_act = Settings { own: None, may_evict: Arc::new(|| true) };
+        let may_act = Settings {
+            own: None,
+            may_evict: Arc::new(|| true),
+        };
         Self::with(suite, name, may_act).await
     }
 
@@ -64,7 +67,10 @@ impl Scene {
     /// Another node, with pods in this one's namespace.
     pub(super) async fn beside(&self, node: &str) -> Result<Self> {
         let (sender, events) = mpsc::channel(16);
-        let settings = Settings { own: None, may_evict: Arc::new(|| true) };
+        let settings = Settings {
+            own: None,
+            may_evict: Arc::new(|| true),
+        };
         Ok(Self {
             suite: self.suite.clone(),
             node: node.to_owned(),
@@ -89,7 +95,11 @@ impl Scene {
         wait::until("the pod has a phase", || async {
             let pod = api.get(name).await.map_err(|error| error.to_string())?;
             let phase = pod.status.and_then(|status| status.phase);
-            if phase.as_deref() == Some("Pending") { Err("Pending".to_owned()) } else { Ok(()) }
+            if phase.as_deref() == Some("Pending") {
+                Err("Pending".to_owned())
+            } else {
+                Ok(())
+            }
         })
         .await
     }
@@ -135,18 +145,25 @@ impl Scene {
 
     /// kubectl in the namespace.
     pub(super) async fn kubectl(&self, args: &[&str]) -> Result<String> {
-        self.suite.kubectl(&[&["-n", &self.namespace], args].concat()).await
+        self.suite
+            .kubectl(&[&["-n", &self.namespace], args].concat())
+            .await
     }
 
     /// kubectl apply.
     pub(super) async fn apply(&self, object: Value) -> Result<()> {
         let args = ["-n", &self.namespace, "apply", "-f", "-"];
-        self.suite.kubectl_with(&args, &object.to_string()).await.map(drop)
+        self.suite
+            .kubectl_with(&args, &object.to_string())
+            .await
+            .map(drop)
     }
 
     /// What any drain of this engine says next.
     async fn event(&mut self) -> Result<DrainEvent> {
-        let event = timeout(wait::PATIENCE, self.events.recv()).await.context("nothing is said")?;
+        let event = timeout(wait::PATIENCE, self.events.recv())
+            .await
+            .context("nothing is said")?;
         event.context("the engine is gone")
     }
 
@@ -167,14 +184,20 @@ impl Scene {
             match self.next().await {
                 Ok(Report::Waiting(waits)) => {
                     let all: Vec<_> = waits.pods.iter().map(ToString::to_string).collect();
-                    if all.iter().any(|wait| wait.contains(words)) || waits.to_string().contains(words) {
+                    if all.iter().any(|wait| wait.contains(words))
+                        || waits.to_string().contains(words)
+                    {
                         return Ok(());
                     }
                     said.push(format!("{waits} {all:?}"));
                 }
-                Ok(Report::Done { .. }) => bail!("done without a wait for `{words}`; said: {said:#?}"),
+                Ok(Report::Done { .. }) => {
+                    bail!("done without a wait for `{words}`; said: {said:#?}")
+                }
                 Ok(Report::Evicting(_)) => {}
-                Err(error) => return Err(error.context(format!("no wait for `{words}`; said: {said:#?}"))),
+                Err(error) => {
+                    return Err(error.context(format!("no wait for `{words}`; said: {said:#?}")));
+                }
             }
         }
         bail!("no wait for `{words}`; said: {said:#?}")
@@ -232,9 +255,13 @@ async fn host(suite: &Suite, name: &str) -> Result<Kubelet> {
 /// A namespace in which pods can be made: its service account is there.
 pub(super) async fn namespace(suite: &Suite, name: &str) -> Result<()> {
     let object: Namespace = serde_json::from_value(json!({ "metadata": { "name": name } }))?;
-    Api::all(suite.admin.clone()).create(&PostParams::default(), &object).await?;
+    Api::all(suite.admin.clone())
+        .create(&PostParams::default(), &object)
+        .await?;
     wait::until("the namespace has its service account", || async {
-        suite.kubectl(&["-n", name, "get", "serviceaccount", "default"]).await
+        suite
+            .kubectl(&["-n", name, "get", "serviceaccount", "default"])
+            .await
     })
     .await
     .map(drop)

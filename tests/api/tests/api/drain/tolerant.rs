@@ -14,9 +14,18 @@ use super::scene::{Scene, next_second};
 
 pub(super) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
     vec![
-        suite.trial("drain::tolerant::a_pod_that_comes_back_is_evicted_once_and_stays", comes_back),
-        suite.trial("drain::tolerant::the_operators_own_pod_goes_last", own_pod_last),
-        suite.trial("drain::tolerant::the_operators_own_pod_stays_once_it_came_back", own_pod_back),
+        suite.trial(
+            "drain::tolerant::a_pod_that_comes_back_is_evicted_once_and_stays",
+            comes_back,
+        ),
+        suite.trial(
+            "drain::tolerant::the_operators_own_pod_goes_last",
+            own_pod_last,
+        ),
+        suite.trial(
+            "drain::tolerant::the_operators_own_pod_stays_once_it_came_back",
+            own_pod_back,
+        ),
     ]
 }
 
@@ -54,41 +63,70 @@ async fn comes_back(suite: Arc<Suite>) -> Result<()> {
     scene.drain();
     let stayed = scene.done().await?;
     let evictions = scene.requests.with(&["/eviction"]);
-    ensure!(evictions.len() == 2, "the first, and its replacement once: {evictions:?}");
+    ensure!(
+        evictions.len() == 2,
+        "the first, and its replacement once: {evictions:?}"
+    );
     ensure!(stayed.len() == 1, "{stayed:?}");
     let left = scene.pods().await?;
-    ensure!(left.len() == 1 && left[0].name_any() == *stayed[0].name, "{left:?}");
+    ensure!(
+        left.len() == 1 && left[0].name_any() == *stayed[0].name,
+        "{left:?}"
+    );
     ensure!(left[0].metadata.deletion_timestamp.is_none());
     Ok(())
 }
 
 async fn own_pod_last(suite: Arc<Suite>) -> Result<()> {
     let own = PodName::new("drain-own", "an-operator");
-    let settings = Settings { own: Some(own), may_evict: Arc::new(|| true) };
+    let settings = Settings {
+        own: Some(own),
+        may_evict: Arc::new(|| true),
+    };
     let mut scene = Scene::with(&suite, "drain-own", settings).await?;
     for name in ["an-operator", "web-1", "web-2"] {
-        scene.pod(name, json!({ "spec": { "tolerations": tolerations() } })).await?;
+        scene
+            .pod(name, json!({ "spec": { "tolerations": tolerations() } }))
+            .await?;
     }
     next_second().await;
     scene.cordoned = Timestamp::now();
     scene.drain();
     scene.done().await?;
     let evictions = scene.requests.with(&["/eviction"]);
-    ensure!(evictions.len() == 3 && evictions[2].contains("/an-operator/"), "{evictions:?}");
+    ensure!(
+        evictions.len() == 3 && evictions[2].contains("/an-operator/"),
+        "{evictions:?}"
+    );
     Ok(())
 }
 
 /// A cluster of one schedulable node: the pod that drains came to the node after its cordon.
 async fn own_pod_back(suite: Arc<Suite>) -> Result<()> {
     let own = PodName::new("drain-own-back", "operator");
-    let settings = Settings { own: Some(own.clone()), may_evict: Arc::new(|| true) };
+    let settings = Settings {
+        own: Some(own.clone()),
+        may_evict: Arc::new(|| true),
+    };
     let mut scene = Scene::with(&suite, "drain-own-back", settings).await?;
-    scene.pod("operator", json!({ "spec": { "tolerations": tolerations() } })).await?;
-    scene.pod("other", json!({ "spec": { "tolerations": tolerations() } })).await?;
+    scene
+        .pod(
+            "operator",
+            json!({ "spec": { "tolerations": tolerations() } }),
+        )
+        .await?;
+    scene
+        .pod("other", json!({ "spec": { "tolerations": tolerations() } }))
+        .await?;
     scene.drain();
     let report = scene.next().await?;
-    let Report::Evicting(named) = report else { anyhow::bail!("{report:?}") };
-    ensure!(named.len() == 1 && named[0].notes.contains(&Note::CameBack), "{named:?}");
+    let Report::Evicting(named) = report else {
+        anyhow::bail!("{report:?}")
+    };
+    ensure!(
+        named.len() == 1 && named[0].notes.contains(&Note::CameBack),
+        "{named:?}"
+    );
     ensure!(scene.done().await? == [own]);
     ensure!(scene.pods().await?.len() == 1);
     Ok(())
