@@ -104,6 +104,7 @@ pub(crate) fn become_init(
         console: &console,
     };
     root::enter(&config, paths, &info)?;
+    give_up_the_machine()?;
     dup2_stdin(File::open("/dev/null")?)?;
     let error = Command::new("/usr/lib/systemd/systemd")
         .arg0("/sbin/init")
@@ -114,6 +115,21 @@ pub(crate) fn become_init(
         .env("TERM", "dumb")
         .exec();
     Err(error).context("cannot run systemd of the base tree")
+}
+
+/// Takes from the host, for good, what would only reach the machine: modules,
+/// ports, clock.
+fn give_up_the_machine() -> Result<()> {
+    use rustix::thread::Capability;
+    for capability in [
+        Capability::SystemModule,
+        Capability::SystemRawIO,
+        Capability::SystemTime,
+    ] {
+        rustix::thread::remove_capability_from_bounding_set(capability)
+            .with_context(|| format!("cannot give up {capability:?}"))?;
+    }
+    Ok(())
 }
 
 /// Whether the process that holds the other end of our standard input has died.

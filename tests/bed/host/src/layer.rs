@@ -43,6 +43,8 @@ pub struct Layer {
     /// The binary that hosts get as `/usr/bin/bootc`, with what belongs to
     /// it; without it a host boots but cannot update.
     pub bootc: Option<PathBuf>,
+    /// Registry that speaks plain HTTP, as image references name it: `host:port`.
+    pub registry: Option<String>,
     /// What makes hosts nodes of a cluster; without it they are only hosts.
     pub kubernetes: Option<Kubernetes>,
 }
@@ -53,8 +55,6 @@ pub struct Kubernetes {
     /// Directory with `kube`, `containerd`, `containerd-shim-runc-v2`, `ctr`,
     /// `runc` and `cni/`, all linked statically.
     pub bin: PathBuf,
-    /// Registry that speaks plain HTTP, as image references name it: `host:port`.
-    pub registry: String,
     /// Reference of the image that holds a pod's namespaces.
     pub pause: String,
 }
@@ -68,6 +68,9 @@ impl Layer {
         tree.system()?;
         if let Some(bootc) = &self.bootc {
             tree.bootc(bootc)?;
+        }
+        if let Some(registry) = &self.registry {
+            tree.registry(registry)?;
         }
         if let Some(kubernetes) = &self.kubernetes {
             tree.kubernetes(kubernetes)?;
@@ -120,6 +123,20 @@ impl Tree<'_> {
         Ok(())
     }
 
+    /// Lets containerd and bootc do without TLS for one registry.
+    fn registry(&self, registry: &str) -> Result<()> {
+        self.file(
+            &format!("etc/containerd/certs.d/{registry}/hosts.toml"),
+            &format!(
+                "server = \"http://{registry}\"\n\n[host.\"http://{registry}\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
+            ),
+        )?;
+        self.file(
+            "etc/containers/registries.conf.d/bed.conf",
+            &format!("[[registry]]\nlocation = \"{registry}\"\ninsecure = true\n"),
+        )
+    }
+
     fn kubernetes(&self, parts: &Kubernetes) -> Result<()> {
         for (name, target) in BINARIES {
             self.binary(&parts.bin.join(name), target)?;
@@ -154,11 +171,6 @@ impl Tree<'_> {
         let settings =
             include_str!("../files/kubernetes/containerd.toml").replace("@PAUSE@", &parts.pause);
         self.file("etc/containerd/config.toml", &settings)?;
-        let registry = &parts.registry;
-        self.file(
-            &format!("etc/containerd/certs.d/{registry}/hosts.toml"),
-            &format!("server = \"http://{registry}\"\n\n[host.\"http://{registry}\"]\n  capabilities = [\"pull\", \"resolve\"]\n"),
-        )?;
         let spec = base_spec(&parts.bin.join("ctr"))?;
         self.file("etc/containerd/base-spec.json", &spec.to_string())
     }
@@ -287,7 +299,11 @@ mod tests {
     fn a_layer_masks_what_reaches_out_of_the_host() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("layer");
-        Layer::default().write(&root).unwrap();
+        let layer = Layer {
+            registry: Some("registry:5000".to_owned()),
+            ..Layer::default()
+        };
+        layer.write(&root).unwrap();
         for unit in [
             "systemd-sysctl.service",
             "getty@.service",
@@ -301,6 +317,10 @@ mod tests {
                 .is_symlink()
         );
         assert!(!root.join("usr/lib/systemd/system/kubelet.service").exists());
+        assert!(
+            root.join("etc/containerd/certs.d/registry:5000/hosts.toml")
+                .exists()
+        );
     }
 
     #[test]
@@ -309,7 +329,6 @@ mod tests {
         let layer = Layer {
             kubernetes: Some(Kubernetes {
                 bin: directory.path().join("bin"),
-                registry: "registry:5000".to_owned(),
                 pause: "registry:5000/pause:1".to_owned(),
             }),
             ..Layer::default()
