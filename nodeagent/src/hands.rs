@@ -128,7 +128,7 @@ impl Hands {
             boot: soft.map_or(id.clone(), |count| format!("{id}+{count}")),
             asked: self.asked(),
             booted_at: booted_at.map(|at| Timestamp(at.saturating_mul(1000))),
-            stopping: self.systemd.manager("SystemState").await == "stopping",
+            stopping: self.is_stopping().await == Some(true),
             unit,
             auth: auth::present(&self.host),
             can: self.bootc.can().await,
@@ -338,6 +338,9 @@ impl Hands {
         }
         let news = match self.systemd.reboot().await {
             Ok(()) => News::RebootAsked,
+            // The bus may go down with the answer: a host that is stopping did hear it, and one whose
+            // systemd has nothing to say any more most likely did.
+            Err(_) if self.is_stopping().await != Some(false) => News::RebootAsked,
             Err(error) => News::Ended {
                 task: Task::Reboot,
                 image,
@@ -348,6 +351,12 @@ impl Hands {
             news,
             ..Sighting::default()
         }
+    }
+
+    /// Is the host going down? `None` if its systemd does not say.
+    async fn is_stopping(&self) -> Option<bool> {
+        let state = self.systemd.manager("SystemState").await;
+        (!state.is_empty()).then(|| state == "stopping")
     }
 
     fn note_asked(&self) -> io::Result<()> {

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Auth, Entry, Facts, Lock, News, Record, Secret, Spec, State, Unit, event::is_about};
+use super::{
+    Auth, Entry, Facts, Lock, News, Record, Secret, Spec, State, Unit, View,
+    event::{is_about, is_safe},
+};
 
 /// So often is locking tried before a staged image is left unlocked and reported so.
 pub(super) const LOCK_TRIES: u8 = 3;
@@ -86,7 +89,7 @@ pub(super) fn next(record: &Record, facts: &Facts, news: &News) -> Option<Effect
         return None;
     }
     if let Some(unit) = &facts.unit {
-        return (!is_wanted(unit, record)).then(|| Effect::Cancel(unit.clone()));
+        return (!is_wanted(unit, record, facts)).then(|| Effect::Cancel(unit.clone()));
     }
     let spec = facts.wanted.spec();
     let secret = spec.and_then(|spec| spec.secret.as_ref());
@@ -101,30 +104,39 @@ pub(super) fn next(record: &Record, facts: &Facts, news: &News) -> Option<Effect
     let spec = spec?;
     match record.state {
         State::Idle => None,
-        State::Staging => matches!(credentials, Credentials::Ready).then(|| Effect::Stage {
-            image: spec.image.clone(),
-            lock: facts.can.lock,
-            sigpolicy: [Some(&view.booted), view.staged.as_ref()]
-                .into_iter()
-                .flatten()
-                .any(verifies),
-        }),
+        State::Staging => {
+            let ready = matches!(credentials, Credentials::Ready);
+            (ready && !record.waits(facts.now)).then(|| stage(facts, spec, view))?
+        }
         State::Staged => lock(record, facts, spec, view.staged.as_ref()?),
         State::Rebooting => reboot(record, facts, news, spec),
     }
+}
+
+/// Pull the wanted image, unless it is there already.
+fn stage(facts: &Facts, spec: &Spec, view: &View) -> Option<Effect> {
+    let staged = view.staged.as_ref();
+    let there = [Some(&view.booted), staged.filter(|it| is_safe(it, facts))];
+    let is_there = there.into_iter().flatten().any(|it| it.is(spec.digest()));
+    (!is_there).then(|| Effect::Stage {
+        image: spec.image.clone(),
+        lock: facts.can.lock,
+        sigpolicy: [Some(&view.booted), staged]
+            .into_iter()
+            .flatten()
+            .any(verifies),
+    })
 }
 
 fn verifies(entry: &Entry) -> bool {
     entry.image.as_ref().is_some_and(|image| image.sigpolicy)
 }
 
-/// A pull for another image than the record's is stopped; all else is short and runs to its end.
-fn is_wanted(unit: &Unit, record: &Record) -> bool {
-    unit.task != super::Task::Stage
-        || (record.state == State::Staging
-            && record
-                .digest()
-                .is_some_and(|digest| is_about(&unit.image, digest)))
+/// A pull for another image than the wanted one is stopped; all else is short and runs to its end.
+fn is_wanted(unit: &Unit, record: &Record, facts: &Facts) -> bool {
+    let spec = facts.wanted.spec();
+    let same = spec.is_some_and(|spec| is_about(&unit.image, spec.digest()));
+    unit.task != super::Task::Stage || (record.state == State::Staging && same)
 }
 
 enum Credentials {
@@ -156,7 +168,8 @@ fn auth(record: &Record, facts: &Facts, secret: Option<&Secret>) -> Credentials 
 
 /// Something that we staged, that is no longer wanted and can be dropped.
 fn leftover(record: &Record, facts: &Facts) -> Option<String> {
-    let image = record.leftover.as_ref().filter(|_| facts.can.unstage)?;
+    let may = facts.can.unstage && matches!(record.state, State::Idle | State::Staging);
+    let image = record.leftover.as_ref().filter(|_| may)?;
     let staged = facts.host.view()?.staged.as_ref()?;
     let digest = super::facts::digest_of(image).unwrap_or(image);
     staged.is(digest).then(|| image.clone())
@@ -164,11 +177,7 @@ fn leftover(record: &Record, facts: &Facts) -> Option<String> {
 
 /// Lock what is staged. Only what is staged by digest: for a tag bootc would look for a newer image.
 fn lock(record: &Record, facts: &Facts, spec: &Spec, staged: &Entry) -> Option<Effect> {
-    let by_digest = staged
-        .image
-        .as_ref()
-        .is_some_and(|image| image.reference.contains('@'));
-    let wanted = !staged.locked && by_digest && !spec.approves(&facts.boot);
+    let wanted = !staged.locked && staged.is_by_digest() && !spec.approves(&facts.boot);
     (wanted && facts.can.lock != Lock::No && record.lock_failures < LOCK_TRIES).then(|| {
         Effect::Lock {
             image: spec.image.clone(),
@@ -189,8 +198,10 @@ fn reboot(record: &Record, facts: &Facts, news: &News, spec: &Spec) -> Option<Ef
         report.state == State::Rebooting && report.attempt.as_ref() == Some(attempt)
     });
     let staged = view.staged.as_ref()?;
-    let holds =
-        spec.approves(&facts.boot) && spec.digest() == attempt.digest && staged.is(&attempt.digest);
+    let holds = spec.approves(&facts.boot)
+        && !record.waits(facts.now)
+        && spec.digest() == attempt.digest
+        && staged.is(&attempt.digest);
     if !reported || !holds {
         return None;
     }

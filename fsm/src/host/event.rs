@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Facts, Host, News, Record, Task, View, Wanted, report::refusal};
+use super::{Entry, Facts, Host, Lock, News, Record, Task, View, Wanted, report::refusal};
 use crate::time::Seconds;
 
 /// A host that is still there so long after its reboot was asked for does not reboot: the units
@@ -79,7 +79,10 @@ pub fn due(record: &Record, facts: &Facts, news: &News) -> Vec<Event> {
         return events;
     };
     let arrived = view.booted.is(wanted);
-    let staged = view.staged.as_ref().is_some_and(|it| it.is(wanted));
+    let staged = view
+        .staged
+        .as_ref()
+        .is_some_and(|it| it.is(wanted) && is_safe(it, facts));
     let may_try = !record.waits(facts.now) && !record.fell_back;
     holds(arrived, Event::Arrived);
     if let Some(fate) = fate(record, facts, view) {
@@ -94,6 +97,16 @@ pub fn due(record: &Record, facts: &Facts, news: &News) -> Vec<Event> {
     holds(adopts(facts, wanted), Event::Adopted);
     holds(!staged && !arrived && may_try, Event::Needed);
     events
+}
+
+/// Will no reboot but ours boot it? What is staged unlocked by a tag cannot be locked as it is (bootc
+/// would look for a newer image), so where locking can be had it is staged again, by its digest.
+pub(super) fn is_safe(staged: &Entry, facts: &Facts) -> bool {
+    let spec = facts.wanted.spec();
+    staged.locked
+        || staged.is_by_digest()
+        || facts.can.lock == Lock::No
+        || spec.is_some_and(|spec| spec.approves(&facts.boot))
 }
 
 /// What became of an attempt that was made in another boot.

@@ -161,6 +161,13 @@ impl Entry {
         })
     }
 
+    /// Was it pulled by its digest, and not by a tag?
+    #[must_use]
+    pub fn is_by_digest(&self) -> bool {
+        let image = self.image.as_ref();
+        image.is_some_and(|image| digest_of(&image.reference).is_some())
+    }
+
     /// How people call it.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -51,9 +51,13 @@ pub struct Hop {
 #[must_use]
 pub fn step(mut record: Record, facts: &Facts, news: &News) -> Step {
     learn(&mut record, facts, news);
-    let mut taken = Vec::new();
+    let mut taken: Vec<Hop> = Vec::new();
     while taken.len() < MAX_HOPS {
-        let events = due(&record, facts, news);
+        // A failure is told once.
+        let heard = taken
+            .iter()
+            .any(|hop| matches!(hop.event, Event::Failed(_)));
+        let events = due(&record, facts, if heard { &News::None } else { news });
         let Some(hop) = events
             .iter()
             .find_map(|event| consider(&mut record, facts, event))
@@ -222,10 +226,12 @@ impl blocking::State<Machine> for State {
     ) -> Outcome<Self> {
         use Outcome::{Handled, Super, Transition};
         match (*self, event) {
-            (Self::Idle, Event::Arrived | Event::Refused | Event::Released) => {
+            (Self::Idle, Event::Arrived | Event::Released) => {
                 context.settle_down();
                 Handled
             }
+            (Self::Idle, Event::Refused)
+            | (Self::Rebooting, Event::FellBack { settled: false }) => Handled,
             (Self::Idle | Self::Staging, Event::Staged) => {
                 context.staged();
                 Transition(Self::Staged)
@@ -247,7 +253,6 @@ impl blocking::State<Machine> for State {
                 context.stuck();
                 Transition(Self::Idle)
             }
-            (Self::Rebooting, Event::FellBack { settled: false }) => Handled,
             (Self::Rebooting, Event::FellBack { settled: true }) => {
                 context.fell_back();
                 Transition(Self::Idle)
@@ -277,6 +282,10 @@ impl blocking::Superstate<Machine> for Scope {
         match event {
             Event::Released | Event::Retargeted => {
                 context.let_go();
+                Transition(State::Idle)
+            }
+            Event::Stuck => {
+                context.record.asked = None;
                 Transition(State::Idle)
             }
             Event::Refused => Transition(State::Idle),
@@ -354,12 +363,12 @@ impl Context<'_> {
         });
         let booted = view.booted.image.as_ref();
         self.record.before = booted.map(|it| it.digest.clone());
-        self.record.settled = false;
+        (self.record.settled, self.record.expected) = (false, true);
         self.record.begin(StepName::Unlocking, self.facts.now);
     }
 
     fn fell_back(&mut self) {
-        self.record.fell_back = true;
+        (self.record.fell_back, self.record.expected) = (true, false);
         self.record.trouble = None;
     }
 
@@ -367,11 +376,13 @@ impl Context<'_> {
         let booted = self.facts.host.view().map(|view| &view.booted);
         let before = self.record.before.as_deref();
         let as_before = before.is_none_or(|digest| booted.is_some_and(|booted| booted.is(digest)));
-        self.record.outcome = Some(if as_before {
+        let outcome = if as_before {
             Fate::NeverApplied
         } else {
             Fate::ThirdImage
-        });
+        };
+        self.record.outcome = self.record.expected.then_some(outcome);
+        self.record.expected = false;
     }
 
     /// The image is no longer wanted: so is what we staged of it, unless the next image takes its
@@ -407,6 +418,7 @@ impl Context<'_> {
                 record.ran(StepName::Booting, boot, facts.started.agent);
             }
             record.ran(StepName::Returning, facts.started.agent, facts.now);
+            record.expected = false;
         }
         self.settle_down();
     }

@@ -30,6 +30,8 @@ pub struct Record {
     pub attempt: Option<Attempt>,
     /// That attempt's image came up and the host is back: it is not tried again.
     pub fell_back: bool,
+    /// The last report said that the host reboots: this boot, or one to come, is by our request.
+    pub expected: bool,
     /// Digest of what was booted when the attempt was made, where it is known.
     pub before: Option<String>,
     /// How the last attempt ended, if the host is not where it was sent.
@@ -151,46 +153,62 @@ fn back_off(failures: u32, jitter: u16) -> Seconds {
     Seconds(doubled.min(LONGEST_BACK_OFF) * (1500 + u32::from(jitter.min(1000))) / 2000)
 }
 
+/// Where a report left the host, and which image that was about.
+fn resumed(
+    report: &Report,
+    reported: &Reported,
+    facts: &Facts,
+    fell_back: bool,
+) -> (State, Option<String>) {
+    let wanted = facts.wanted.spec().map(|spec| spec.image.clone());
+    let same_boot = reported.boot.as_deref() == Some(&facts.boot);
+    let attempt = report.attempt.as_ref();
+    let attempted = attempt.map(|it| it.digest.clone());
+    let is_wanted = attempt.is_some_and(|it| {
+        let spec = facts.wanted.spec();
+        spec.is_some_and(|spec| spec.digest() == it.digest)
+    });
+    if fell_back {
+        (State::Idle, attempted)
+    } else if is_wanted && (!same_boot || report.state == State::Rebooting) {
+        (State::Rebooting, attempted)
+    } else if same_boot && report.state == State::Staged && reported.staged.is_some() {
+        (State::Staged, reported.staged.clone())
+    } else {
+        (State::Idle, wanted)
+    }
+}
+
 impl Record {
     /// Memory after a restart of the agent or of its host, from its own last report.
+    ///
+    /// In a new boot the newest attempt is judged again, whatever was reported last: health checks may
+    /// send a host back to its old image long after the new one came up.
     ///
     /// Staging is not taken over: whether it goes on is told by the unit that runs. An error keeps
     /// its place in the row of failures, so that an agent in a crash loop does not hammer a registry.
     #[must_use]
     pub fn resume(reported: Reported, facts: &Facts) -> Self {
-        let Some(report) = reported.report else {
+        let Some(report) = reported.report.clone() else {
             return Self::default();
         };
-        let wanted = facts.wanted.spec();
-        let same_boot = reported.boot.as_deref() == Some(&facts.boot);
-        let (state, image) = match report.state {
-            State::Rebooting if report.attempt.is_some() => {
-                let digest = report.attempt.as_ref().map(|it| it.digest.clone());
-                (State::Rebooting, digest)
-            }
-            State::Staged if same_boot && reported.staged.is_some() => {
-                (State::Staged, reported.staged.clone())
-            }
-            _ => (State::Idle, wanted.map(|spec| spec.image.clone())),
-        };
-        let degraded = report.degraded.as_ref();
-        let says = |reason| degraded.filter(|it| it.reason == reason);
-        let fell_back = says(DegradedReason::FellBack).is_some();
-        let error = says(DegradedReason::Error).filter(|_| state == State::Idle);
+        let reason = report.degraded.as_ref().map(|it| it.reason);
+        let fell_back = reason == Some(DegradedReason::FellBack);
+        let (state, image) = resumed(&report, &reported, facts, fell_back);
+        let error = report
+            .degraded
+            .filter(|it| it.reason == DegradedReason::Error && state == State::Idle);
         let trouble = error.map(|it| Trouble {
             failures: 1,
             since: facts.now,
             retry_at: facts.now + back_off(1, facts.jitter),
-            message: it.message.clone(),
+            message: it.message,
         });
         Self {
             state,
-            image: if fell_back {
-                report.attempt.as_ref().map(|it| it.digest.clone())
-            } else {
-                image
-            },
+            image,
             fell_back,
+            expected: report.state == State::Rebooting,
             attempt: report.attempt,
             before: reported.booted,
             trouble,
