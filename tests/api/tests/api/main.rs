@@ -5,7 +5,9 @@ mod agent;
 mod drain;
 mod install;
 mod policies;
+mod registry;
 mod schema;
+mod secrets;
 mod stored;
 
 use std::process::ExitCode;
@@ -41,6 +43,8 @@ fn run(args: &Arguments) -> anyhow::Result<ExitCode> {
         install::trials(&suite),
         policies::trials(&suite),
         drain::trials(&suite),
+        registry::trials(&suite),
+        secrets::trials(&suite),
     ];
     let conclusion = libtest_mimic::run(args, tests.into_iter().flatten().collect());
     drop(suite);
