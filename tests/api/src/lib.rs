@@ -1,12 +1,15 @@
 //! Helpers of the tests against a real API server.
 //!
 //! [`suite`] starts one control plane for all tests and installs `deploy/`; [`hosts`] makes nodes
-//! and pods that no kubelet runs; [`wait`] looks until something holds.
+//! and pods that no kubelet runs, [`fleet`] a pool with played agents; [`wait`] looks until something holds.
 
 pub mod counted;
+pub mod fleet;
 pub mod hosts;
 pub mod kubelet;
+pub mod operator;
 pub mod suite;
 pub mod wait;
 
+pub use fleet::Fleet;
 pub use suite::{Account, Suite};

@@ -26,7 +26,7 @@ use libtest_mimic::Trial;
 use serde_json::json;
 use tokio::{io::AsyncWriteExt as _, process::Command, runtime::Handle, time::timeout};
 
-use crate::wait;
+use crate::{operator::Operator, wait};
 
 /// How long a whole test may take.
 const TEST: Duration = Duration::from_secs(300);
@@ -69,6 +69,8 @@ pub struct Suite {
     pub admin: Client,
     /// A member of the break-glass group.
     pub breaker: Client,
+    /// The operator; whoever needs it starts it.
+    pub operator: Operator,
 }
 
 impl std::fmt::Debug for Suite {
@@ -102,6 +104,7 @@ impl Suite {
             runtime: Handle::current(),
             admin,
             breaker,
+            operator: Operator::default(),
         });
         suite.install().await.context("cannot install deploy/")?;
         Ok(suite)

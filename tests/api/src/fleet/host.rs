@@ -1,0 +1,174 @@
+//! One played host: what bootc and the agent would do, without any of them.
+
+use crd::{BootcNode, DesiredImageState, image::digest_of, names::node_reason};
+use serde_json::{Value, json};
+
+/// What a host does when it shall stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// Stages at once.
+    #[default]
+    Go,
+    /// Stages until told otherwise.
+    Hold,
+    /// Fails.
+    Fail,
+}
+
+/// What a host does when its reboot is approved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Boot {
+    /// Reboots into the staged image.
+    #[default]
+    Go,
+    /// Says that it reboots, and goes on running.
+    Hold,
+    /// Reboots, and is back in the image of before.
+    FallBack,
+    /// Goes down, and stays down.
+    Lost,
+    /// Reboots into the staged image; its Node does not get Ready.
+    NotReady,
+}
+
+/// What a host will do.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Plan {
+    /// When it shall stage.
+    pub stage: Stage,
+    /// When it shall boot.
+    pub boot: Boot,
+}
+
+/// A host and what it has on its disk.
+#[derive(Clone, Debug)]
+pub(super) struct Host {
+    booted: String,
+    staged: Option<String>,
+    rollback: Option<String>,
+    /// Boots before the present one.
+    pub(super) reboots: u32,
+    /// The digest that it fell back from.
+    fell_back: Option<String>,
+    pub(super) plan: Plan,
+}
+
+/// What happens next on a host.
+#[derive(Debug)]
+pub(super) enum Act {
+    /// The agent reports this status.
+    Report(Value),
+    /// The approval is looked at by the witness, before anything is done.
+    Witness,
+    /// The kubelet is gone, or there: is the node ready, in which boot?
+    Node(bool, String),
+}
+
+impl Host {
+    pub(super) fn booted(image: &str) -> Self {
+        Self {
+            booted: image.to_owned(),
+            staged: None,
+            rollback: None,
+            reboots: 0,
+            fell_back: None,
+            plan: Plan::default(),
+        }
+    }
+
+    /// The boot that it is in; the Node says the same.
+    pub(super) fn boot(&self) -> String {
+        format!("boot-{}", self.reboots + 1)
+    }
+
+    /// What the host does about its `BootcNode` as it is now.
+    pub(super) fn step(&mut self, node: &BootcNode) -> Vec<Act> {
+        let Some(desired) = node.spec.desired_image.clone() else {
+            return vec![self.report(node, node_reason::IDLE, None)];
+        };
+        if digest_of(&desired) == digest_of(&self.booted) {
+            self.staged = None;
+            self.fell_back = None;
+            return vec![self.report(node, node_reason::IDLE, None)];
+        }
+        if self.fell_back.as_deref() == digest_of(&desired) {
+            return vec![self.report(node, node_reason::IDLE, Some(node_reason::FELL_BACK))];
+        }
+        if self.staged.as_deref() != Some(desired.as_str()) {
+            return self.stage(node, desired);
+        }
+        if self.is_approved(node) {
+            return self.reboot(node, &desired);
+        }
+        vec![self.report(node, node_reason::STAGED, None)]
+    }
+
+    fn is_approved(&self, node: &BootcNode) -> bool {
+        node.spec.desired_image_state == DesiredImageState::Booted
+            && node.spec.approved_boot.as_ref() == Some(&self.boot())
+    }
+
+    fn stage(&mut self, node: &BootcNode, desired: String) -> Vec<Act> {
+        let staging = self.report(node, node_reason::STAGING, None);
+        match self.plan.stage {
+            Stage::Hold => vec![staging],
+            Stage::Fail => vec![self.report(node, node_reason::IDLE, Some(node_reason::ERROR))],
+            Stage::Go => {
+                self.staged = Some(desired);
+                vec![staging, self.report(node, node_reason::STAGED, None)]
+            }
+        }
+    }
+
+    fn reboot(&mut self, node: &BootcNode, desired: &str) -> Vec<Act> {
+        let mut acts = vec![
+            Act::Witness,
+            self.report(node, node_reason::REBOOTING, None),
+        ];
+        if self.plan.boot == Boot::Hold {
+            return acts;
+        }
+        acts.push(Act::Node(false, self.boot()));
+        if self.plan.boot == Boot::Lost {
+            return acts;
+        }
+        self.reboots += 1;
+        let trouble = if self.plan.boot == Boot::FallBack {
+            self.rollback = self.staged.take();
+            self.fell_back = digest_of(desired).map(ToOwned::to_owned);
+            Some(node_reason::FELL_BACK)
+        } else {
+            let before = std::mem::replace(&mut self.booted, desired.to_owned());
+            self.rollback = Some(before);
+            self.staged = None;
+            None
+        };
+        acts.push(Act::Node(self.plan.boot != Boot::NotReady, self.boot()));
+        acts.push(self.report(node, node_reason::IDLE, trouble));
+        acts
+    }
+
+    fn report(&self, node: &BootcNode, idle: &str, degraded: Option<&str>) -> Act {
+        let info = |image: &String| json!({ "image": image, "imageDigest": digest_of(image) });
+        let is_idle = idle == node_reason::IDLE;
+        let trouble = degraded.map_or("", |_| "as the test wants it");
+        Act::Report(json!({
+            "observedGeneration": node.metadata.generation,
+            "boot": self.boot(),
+            "booted": info(&self.booted),
+            "staged": self.staged.as_ref().map(info),
+            "rollback": self.rollback.as_ref().map(info),
+            "conditions": [
+                condition("Idle", is_idle, idle, ""),
+                condition("Degraded", degraded.is_some(), degraded.unwrap_or(node_reason::HEALTHY), trouble),
+            ],
+        }))
+    }
+}
+
+fn condition(kind: &str, status: bool, reason: &str, message: &str) -> Value {
+    json!({
+        "type": kind, "status": if status { "True" } else { "False" }, "reason": reason,
+        "message": message, "lastTransitionTime": "2026-01-01T00:00:00Z",
+    })
+}

@@ -1,0 +1,320 @@
+//! A pool with nodes whose agents, kubelets and hosts are played, and a witness who looks whether
+//! the guarantees hold while the operator works.
+
+mod host;
+mod played;
+mod view;
+
+use std::sync::{Arc, PoisonError};
+
+use anyhow::{Context as _, Result, ensure};
+use crd::{BootcNode, BootcNodePool, names};
+use futures::future;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+pub use host::{Boot, Plan, Stage};
+pub use view::View;
+
+use crate::{Suite, hosts, kubelet::Kubelet, wait};
+use played::Played;
+
+/// The image that every host has booted at first.
+pub const A: char = 'a';
+/// Another image.
+pub const B: char = 'b';
+/// A third one.
+pub const C: char = 'c';
+
+/// Label of the nodes of a fleet; its value is the fleet's name.
+const LABEL: &str = "test.bootc.dev/fleet";
+
+/// A digest of one repeated hex digit.
+#[must_use]
+pub fn digest(image: char) -> String {
+    format!("sha256:{}", image.to_string().repeat(64))
+}
+
+/// A reference to that digest.
+#[must_use]
+pub fn reference(image: char) -> String {
+    format!("registry.test/os@{}", digest(image))
+}
+
+/// A pool, its nodes and what plays them.
+pub struct Fleet {
+    suite: Arc<Suite>,
+    name: String,
+    played: Arc<Played>,
+    _players: JoinSet<()>,
+    _kubelets: Vec<Kubelet>,
+}
+
+impl std::fmt::Debug for Fleet {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_tuple("Fleet").field(&self.name).finish()
+    }
+}
+
+impl Fleet {
+    /// Nodes `NAME-1` to `NAME-N`, booted on [`A`], each with a pod to be drained, without a pool.
+    pub async fn new(suite: &Arc<Suite>, name: &str, size: usize) -> Result<Self> {
+        let names: Vec<_> = (1..=size).map(|n| format!("{name}-{n}")).collect();
+        let played = Arc::new(Played::new(suite.admin.clone(), name, &names));
+        let mut players = JoinSet::new();
+        players.spawn(Arc::clone(&played).agents());
+        let kubelet = |name: &String| Kubelet::start(suite.admin.clone(), name);
+        let fleet = Self {
+            suite: Arc::clone(suite),
+            name: name.to_owned(),
+            played,
+            _players: players,
+            _kubelets: names.iter().map(kubelet).collect(),
+        };
+        fleet.namespace().await?;
+        for node in &names {
+            hosts::node(&suite.admin, node, json!({ LABEL: name })).await?;
+            fleet.workload(node, json!({})).await?;
+        }
+        Ok(fleet)
+    }
+
+    /// The same with a pool of that name on [`A`], `rollout` being its `spec.rollout`, once the
+    /// operator says that all nodes are updated.
+    pub async fn settled(
+        suite: &Arc<Suite>,
+        name: &str,
+        size: usize,
+        rollout: Value,
+    ) -> Result<Self> {
+        let fleet = Self::new(suite, name, size).await?;
+        fleet.create_pool(name, rollout).await?;
+        fleet.until_updated(A).await?;
+        Ok(fleet)
+    }
+
+    async fn namespace(&self) -> Result<()> {
+        let namespace: Namespace =
+            serde_json::from_value(json!({ "metadata": { "name": self.name } }))?;
+        let api = Api::all(self.client());
+        api.create(&PostParams::default(), &namespace).await?;
+        Ok(())
+    }
+
+    /// A client of an admin.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.suite.admin.clone()
+    }
+
+    /// The name of node `n`, from 1.
+    #[must_use]
+    pub fn node(&self, n: usize) -> String {
+        format!("{}-{n}", self.name)
+    }
+
+    /// A pod on a node, which a drain has to evict; `labels` are the pod's.
+    pub async fn workload(&self, node: &str, labels: Value) -> Result<()> {
+        let pods = Api::<Pod>::namespaced(self.client(), &self.name);
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": { "generateName": "web-", "labels": labels },
+            "spec": { "nodeName": node, "containers": [{ "name": "web", "image": "none" }] },
+        }))?;
+        wait::until("a pod can be made", || async {
+            pods.create(&PostParams::default(), &pod).await
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// A pool named `pool` that selects the fleet's nodes.
+    pub async fn create_pool(&self, pool: &str, rollout: Value) -> Result<()> {
+        let pool: BootcNodePool = serde_json::from_value(json!({
+            "apiVersion": "node.bootc.dev/v1alpha1", "kind": "BootcNodePool",
+            "metadata": { "name": pool },
+            "spec": {
+                "image": { "ref": reference(A) },
+                "nodeSelector": { "matchLabels": { LABEL: self.name } },
+                "rollout": rollout,
+            },
+        }))?;
+        let api = Api::all(self.client());
+        api.create(&PostParams::default(), &pool).await?;
+        Ok(())
+    }
+
+    /// Changes the pool's spec.
+    pub async fn spec(&self, spec: Value) -> Result<()> {
+        let patch = Patch::Merge(json!({ "spec": spec }));
+        let pools = Api::<BootcNodePool>::all(self.client());
+        pools
+            .patch(&self.name, &PatchParams::default(), &patch)
+            .await?;
+        Ok(())
+    }
+
+    /// Changes the pool's image.
+    pub async fn want(&self, image: char) -> Result<()> {
+        self.spec(json!({ "image": { "ref": reference(image) } }))
+            .await
+    }
+
+    /// Wants another image, and holds the rollout until every node has staged it: slots are given
+    /// in the order in which nodes are staged, and by name only among those that are.
+    pub async fn want_staged(&self, image: char) -> Result<()> {
+        let paused = |paused: bool| json!({ "rollout": { "paused": paused } });
+        self.spec(paused(true)).await?;
+        self.want(image).await?;
+        self.until("every node is staged", |view| {
+            let staged = view.states().iter().all(|state| state == "Staged");
+            ensure!(staged && view.is_wanted(&reference(image)), "{view}");
+            Ok(())
+        })
+        .await?;
+        self.spec(paused(false)).await
+    }
+
+    /// Changes a Node.
+    pub async fn patch_node(&self, n: usize, patch: Value) -> Result<()> {
+        let nodes = Api::<Node>::all(self.client());
+        let patch = Patch::Merge(patch);
+        nodes
+            .patch(&self.node(n), &PatchParams::default(), &patch)
+            .await?;
+        Ok(())
+    }
+
+    /// Cordons or uncordons a node as an admin does.
+    pub async fn cordon(&self, n: usize, unschedulable: bool) -> Result<()> {
+        let spec = json!({ "spec": { "unschedulable": unschedulable.then_some(true) } });
+        self.patch_node(n, spec).await
+    }
+
+    /// Makes a node Ready or not, in the boot that its host is in.
+    pub async fn node_ready(&self, n: usize, is_ready: bool) -> Result<()> {
+        let name = self.node(n);
+        let status = if is_ready { "True" } else { "False" };
+        let patch = Patch::Merge(hosts::ready(status, &self.played.boot(&name)));
+        let nodes = Api::<Node>::all(self.client());
+        nodes
+            .patch_status(&name, &PatchParams::default(), &patch)
+            .await?;
+        Ok(())
+    }
+
+    /// Takes a node out of the fleet by its label.
+    pub async fn take_out(&self, n: usize) -> Result<()> {
+        self.patch_node(n, json!({ "metadata": { "labels": { LABEL: null } } }))
+            .await
+    }
+
+    /// Changes what host `n` will do.
+    pub fn plan(&self, n: usize, change: impl FnOnce(&mut Plan)) {
+        self.played.plan(&self.node(n), change);
+    }
+
+    /// Changes what every host will do.
+    pub fn plan_all(&self, change: impl Fn(&mut Plan)) {
+        self.played.plan_all(change);
+    }
+
+    /// How often each host rebooted, in their order.
+    #[must_use]
+    pub fn reboots(&self) -> Vec<u32> {
+        self.played.reboots()
+    }
+
+    /// The most nodes that held a slot at once.
+    #[must_use]
+    pub fn most_slots(&self) -> usize {
+        self.played
+            .most_slots
+            .load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    /// Everything as it is now.
+    pub async fn view(&self) -> Result<View> {
+        let all = ListParams::default();
+        let (pool, nodes, bootc) = (
+            Api::<BootcNodePool>::all(self.client()),
+            Api::<Node>::all(self.client()),
+            Api::<BootcNode>::all(self.client()),
+        );
+        let (pool, nodes, bootc) =
+            future::try_join3(pool.get_opt(&self.name), nodes.list(&all), bootc.list(&all)).await?;
+        Ok(View::new(
+            pool,
+            self.played.names(),
+            nodes.items,
+            bootc.items,
+        ))
+    }
+
+    /// Waits until `holds` has no complaint; answers what it saw then.
+    pub async fn until(&self, what: &str, holds: impl Fn(&View) -> Result<()>) -> Result<View> {
+        wait::until(what, || async {
+            self.suite.operator.check().await?;
+            let view = self.view().await?;
+            holds(&view).map(|()| view)
+        })
+        .await
+        .with_context(|| format!("fleet {}", self.name))
+    }
+
+    /// Waits until every node runs the image and the pool says so.
+    pub async fn until_updated(&self, image: char) -> Result<View> {
+        let view = self
+            .until("all nodes are updated", |view| {
+                view.pool_is("UpToDate=True/AllUpdated")?;
+                ensure!(view.deployed().as_deref() == Some(&digest(image)), "{view}");
+                ensure!(view.cordoned().is_empty(), "cordoned: {view}");
+                Ok(())
+            })
+            .await?;
+        self.check()?;
+        Ok(view)
+    }
+
+    /// What the witness has to say so far.
+    pub fn check(&self) -> Result<()> {
+        let faults = self
+            .played
+            .faults
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        ensure!(faults.is_empty(), "broken guarantees: {faults:#?}");
+        Ok(())
+    }
+
+    /// Deletes a pool and waits until nothing is left of it on the nodes.
+    pub async fn delete_pool(&self) -> Result<View> {
+        let pools = Api::<BootcNodePool>::all(self.client());
+        pools.delete(&self.name, &DeleteParams::default()).await?;
+        self.until("nothing is left of the pool", |view| {
+            ensure!(view.pool.is_none(), "the pool is there: {view}");
+            ensure!(view.bootc.is_empty(), "BootcNodes are there: {view}");
+            ensure!(
+                view.labelled(names::LABEL_MANAGED).is_empty(),
+                "labels are there: {view}"
+            );
+            Ok(())
+        })
+        .await
+    }
+
+    /// Ends a test: the pool goes without a trace, and no guarantee was broken on the way.
+    pub async fn finish(self) -> Result<()> {
+        if self.view().await?.pool.is_some() {
+            self.delete_pool().await?;
+        }
+        for name in self.played.names() {
+            hosts::delete_node(&self.suite.admin, name).await?;
+        }
+        self.check()
+    }
+}

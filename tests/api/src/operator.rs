@@ -1,0 +1,99 @@
+//! The operator's real code in this process, with the rights of its service account.
+
+use std::{io, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use operator::args::{Args, ProbeAddress};
+use tokio::{
+    sync::{Mutex, oneshot},
+    task::JoinHandle,
+    time::timeout,
+};
+use tracing_subscriber::EnvFilter;
+
+use crate::{Account, Suite};
+
+/// How long a clean stop may take.
+const STOP: Duration = Duration::from_secs(10);
+
+/// One operator that can be stopped, killed and started again.
+#[derive(Debug, Default)]
+pub struct Operator(Mutex<Option<Running>>);
+
+#[derive(Debug)]
+struct Running {
+    task: JoinHandle<Result<()>>,
+    stop: oneshot::Sender<()>,
+}
+
+impl Operator {
+    /// Starts it; an error if it runs.
+    pub async fn start(&self, suite: &Suite) -> Result<()> {
+        let mut running = self.0.lock().await;
+        if running.is_some() {
+            bail!("the operator runs already");
+        }
+        let client = suite.client_of(Account::OPERATOR, None).await?;
+        let (stop, stopped) = oneshot::channel();
+        let args = Args {
+            leader_elect: true,
+            health_probe_bind_address: ProbeAddress::Off,
+            tag_resolution_interval: Duration::from_secs(300),
+            allow_insecure_registry: false,
+            log_format: operator::args::LogFormat::Text,
+        };
+        let config = operator::Config::of_process(&args);
+        let shutdown = async {
+            let _dropped_is_as_good = stopped.await;
+        };
+        let task = tokio::spawn(operator::run(client, config, shutdown));
+        *running = Some(Running { task, stop });
+        Ok(())
+    }
+
+    /// Stops it as SIGTERM does: the Lease is given back.
+    pub async fn stop(&self) -> Result<()> {
+        let running = self.0.lock().await.take();
+        let running = running.context("the operator does not run")?;
+        drop(running.stop);
+        timeout(STOP, running.task).await???;
+        Ok(())
+    }
+
+    /// Ends it in the middle of whatever it does: the Lease runs out.
+    pub async fn kill(&self) -> Result<()> {
+        let running = self.0.lock().await.take();
+        let running = running.context("the operator does not run")?;
+        running.task.abort();
+        let _aborted = running.task.await;
+        Ok(())
+    }
+
+    /// Why it ended, if it did by itself.
+    pub async fn check(&self) -> Result<()> {
+        let mut running = self.0.lock().await;
+        match running.as_mut() {
+            Some(running) if running.task.is_finished() => match (&mut running.task).await {
+                Ok(ended) => ended.context("the operator gave up"),
+                Err(panic) => Err(panic).context("the operator fell over"),
+            },
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Writes the log lines of everything in this process to a file below the bed's directory.
+pub fn log_to_file() -> Result<()> {
+    let path = bed::paths::bed()?.join("api-tests.log");
+    let file = std::fs::File::create(&path)?;
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,operator=debug"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(Arc::new(file))
+        .try_init()
+        .map_err(io::Error::other)?;
+    bed::progress::say(format_args!("the operator's log: {}", path.display()));
+    Ok(())
+}
