@@ -59,6 +59,10 @@ impl Bucket {
 }
 
 /// What a node shows to its pool.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not a state"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tally {
     /// Where it stands.

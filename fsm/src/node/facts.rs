@@ -65,6 +65,10 @@ pub struct Limits {
 }
 
 /// All that a decision on one node may depend on, beside its [`Record`].
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not a state"
+)]
 #[derive(Clone, Debug, Default)]
 pub struct Facts<'a> {
     /// The time.

@@ -65,6 +65,7 @@ impl IntoStateMachine for Machine {
 }
 
 impl blocking::State<Machine> for State {
+    #[expect(clippy::match_same_arms, reason = "one arm a row of the table")]
     fn call_handler(
         &mut self,
         _: &mut Machine,

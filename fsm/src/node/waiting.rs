@@ -51,6 +51,7 @@ pub struct Outside<'a> {
 }
 
 /// Why the node waits, if it does. The agent's own work (staging, rebooting) is no waiting.
+#[expect(clippy::match_same_arms, reason = "in the order of a rollout")]
 #[must_use]
 pub fn waiting_on(
     record: &Record,

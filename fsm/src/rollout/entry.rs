@@ -193,6 +193,17 @@ pub(super) struct Pool {
     pub(super) timer: Option<Timestamp>,
 }
 
+/// A pool's pull secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Secret<'a> {
+    /// The pool names none.
+    None,
+    /// Nobody has looked yet.
+    Unseen,
+    /// Hash of its content, or what is wrong with it.
+    Seen(&'a SecretRef, Result<&'a str, &'a str>),
+}
+
 /// A write to a pool under way.
 #[derive(Clone, Debug)]
 pub(super) struct PoolFlight {
@@ -238,19 +249,24 @@ impl Pool {
         }
     }
 
-    /// What is known of its pull secret: `None` while nobody has looked.
-    pub(super) fn secret(&self) -> Option<Option<(&SecretRef, Result<&str, &str>)>> {
-        let Some(wanted) = self.view.as_ref()?.spec.secret.as_ref() else {
-            return Some(None);
-        };
-        let (seen, result) = self.secret.as_ref()?;
-        let result = result.as_deref().map_err(String::as_str);
-        (seen == wanted).then_some(Some((wanted, result)))
+    /// What is known of its pull secret.
+    pub(super) fn secret(&self) -> Secret<'_> {
+        let wanted = self
+            .view
+            .as_ref()
+            .and_then(|view| view.spec.secret.as_ref());
+        match (wanted, &self.secret) {
+            (None, _) => Secret::None,
+            (Some(wanted), Some((seen, result))) if seen == wanted => {
+                Secret::Seen(wanted, result.as_deref().map_err(String::as_str))
+            }
+            (Some(_), _) => Secret::Unseen,
+        }
     }
 
     /// Its finalizer is in place and its secret was looked at: nodes may be decided on.
     pub(super) fn is_ready(&self) -> bool {
-        self.view.as_ref().is_some_and(|view| view.finalizer) && self.secret().is_some()
+        self.view.as_ref().is_some_and(|view| view.finalizer) && self.secret() != Secret::Unseen
     }
 
     /// For how long it has been halted in this process, in milliseconds.

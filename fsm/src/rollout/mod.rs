@@ -5,6 +5,7 @@
 //! | `nodes` | what one node needs now |
 //! | `place` | which pool a node belongs to and what that wants of it |
 //! | `outcome` | what a finished decision changes |
+//! | `tally` | what one node shows to its pools |
 //! | `grants` | who gets a slot, who may stage |
 //! | `pools` | a pool's own objects: finalizer, tag, secret |
 //! | `status` | a pool's status and when it is written |
@@ -19,6 +20,7 @@ mod outcome;
 mod place;
 mod pools;
 mod status;
+mod tally;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -162,7 +164,7 @@ impl Rollout {
                 pool,
                 write,
                 outcome,
-            } => self.take_pool_done(pool, write, outcome),
+            } => self.take_pool_done(&pool, write, &outcome),
             Input::WaitingDone { node, outcome } => self.take_waiting_done(node, &outcome),
         }
     }

@@ -3,7 +3,7 @@
 use super::Rollout;
 use crate::{
     command::{About, Command, Notice, PoolWrite},
-    image::short,
+    image::{Image, short},
     names::{NodeName, PoolName},
     node::{Hop, Record, State},
     view::{Condition, Kept, Owner, PoolStatus},
@@ -147,11 +147,7 @@ fn progress(shown: &PoolStatus, status: &PoolStatus) -> Option<(&'static str, &'
 type Text = (bool, &'static str, &'static str, String);
 
 fn text(hop: &Hop, record: &Record) -> Option<Text> {
-    let image = record
-        .image
-        .as_ref()
-        .map(|image| image.as_str())
-        .unwrap_or_default();
+    let image = record.image.as_ref().map(Image::as_str).unwrap_or_default();
     let warn = |reason, note: &str| Some((true, reason, "NodeUpdate", note.to_owned()));
     match hop.cause.as_str() {
         "Left" => {

@@ -8,6 +8,7 @@ use crate::{
     command::{Effect, NodeWrite},
     input::Outcome,
     names::NodeName,
+    node::Record,
     time::{Seconds, Timestamp},
     view::Kept,
 };
@@ -53,14 +54,14 @@ fn succeed(node: &mut Node, flight: &Flight, behind: bool, now: Timestamp) {
     if node.bootc.is_none() {
         return;
     }
-    let mut record = flight.record.clone();
-    if flight
-        .effects
-        .iter()
-        .any(|effect| matches!(effect, Effect::Commit(_)))
-    {
-        record.hops.clear();
-    }
+    let written = flight.effects.iter().find_map(|effect| match effect {
+        Effect::Commit(write) => Some(Record {
+            hops: Vec::new(),
+            ..write.record.clone()
+        }),
+        _ => None,
+    });
+    let record = written.unwrap_or_else(|| flight.record.clone());
     node.follow(record);
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Rollout,
-    entry::{Node, Pool},
+    entry::{Node, Pool, Secret},
 };
 use crate::{
     names::{NodeName, PoolName},
@@ -15,6 +15,10 @@ use crate::{
 };
 
 /// A node's place.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not a state"
+)]
 #[derive(Clone, Debug, Default)]
 pub(super) struct Place {
     /// The pool that it belongs to, or will.
@@ -143,14 +147,14 @@ impl Rollout {
 /// A secret that cannot be read leaves its last known hash alone: no node is told anything by it.
 fn extras(pool: &Pool, view: &PoolView, node: &Node) -> Extras {
     let secret = view.spec.secret.clone();
-    let secret_hash = match pool.secret().flatten() {
-        Some((_, Ok(hash))) => Some(hash.to_owned()),
-        Some((_, Err(_))) => node
+    let secret_hash = match pool.secret() {
+        Secret::Seen(_, Ok(hash)) => Some(hash.to_owned()),
+        Secret::Seen(_, Err(_)) => node
             .bootc
             .as_ref()
             .filter(|bootc| bootc.spec.secret == secret)
             .and_then(|bootc| bootc.spec.secret_hash.clone()),
-        None => None,
+        Secret::None | Secret::Unseen => None,
     };
     Extras {
         secret,

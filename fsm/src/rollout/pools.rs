@@ -2,7 +2,7 @@
 
 use super::{
     Key, Rollout,
-    entry::{Pool, PoolFlight, Resolution},
+    entry::{Pool, PoolFlight, Resolution, Secret},
     outcome::{back_off_of, spread},
 };
 use crate::{
@@ -159,7 +159,7 @@ impl Rollout {
         let Some(pool) = self
             .pools
             .get_mut(name)
-            .filter(|pool| pool.alive().is_some() && pool.secret().is_some())
+            .filter(|pool| pool.alive().is_some() && pool.secret() != Secret::Unseen)
         else {
             return;
         };
@@ -213,28 +213,25 @@ impl Rollout {
         });
     }
 
-    pub(super) fn take_pool_done(&mut self, name: PoolName, write: u64, outcome: Outcome) {
+    pub(super) fn take_pool_done(&mut self, name: &PoolName, write: u64, outcome: &Outcome) {
         let now = self.now;
-        let Some(pool) = self.pools.get_mut(&name) else {
+        let Some(pool) = self.pools.get_mut(name) else {
             return;
         };
         let Some(flight) = pool.flight.take_if(|flight| flight.id == write) else {
             return;
         };
         self.dirty_pools.insert(name.clone());
-        match outcome {
-            Outcome::Ok => {
-                (pool.failures, pool.hold_until) = (0, None);
-                pool.apply(flight.what, now);
-                if pool.sum.nodes() > 0 && pool.written.is_none() {
-                    self.dirty_nodes.extend(pool.sum.names().cloned());
-                }
-            }
-            _ => {
-                pool.failures += 1;
-                pool.hold_until = Some(now + back_off_of(pool.failures, name.as_str()));
-            }
+        if *outcome != Outcome::Ok {
+            pool.failures += 1;
+            pool.hold_until = Some(now + back_off_of(pool.failures, name.as_str()));
+            return;
         }
+        (pool.failures, pool.hold_until) = (0, None);
+        if flight.what == PoolWrite::AddFinalizer {
+            self.dirty_nodes.extend(pool.sum.names().cloned());
+        }
+        pool.apply(flight.what, now);
     }
 }
 

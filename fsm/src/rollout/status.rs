@@ -2,7 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{Rollout, entry::Pool, nodes::earliest};
+use super::{
+    Rollout,
+    entry::{Pool, Secret},
+    nodes::earliest,
+};
 use crate::{
     command::PoolWrite,
     names::{NodeName, PoolName},
@@ -26,7 +30,7 @@ impl Rollout {
         let pool = self
             .pools
             .get(name)
-            .filter(|pool| pool.secret().is_some())?;
+            .filter(|pool| pool.secret() != Secret::Unseen)?;
         let status = status(pool, pool.view.as_ref()?, self.now);
         if pool.shown.as_ref() == Some(&status) {
             return None;
@@ -160,24 +164,8 @@ fn breakdown(sum: &Sum) -> String {
 fn degraded(pool: &Pool, view: &PoolView) -> (&'static str, String) {
     let problems: Vec<(&str, String)> = [
         ("InvalidSpec", invalid(view)),
-        (
-            "TagResolutionError",
-            pool.resolution.as_ref().and_then(|known| {
-                let error = known.error.as_ref()?;
-                Some(format!("{}: {error}", known.reference))
-            }),
-        ),
-        (
-            "SecretError",
-            pool.secret().flatten().and_then(|(secret, result)| {
-                Some(format!(
-                    "pull secret {}/{}: {}",
-                    secret.namespace,
-                    secret.name,
-                    result.err()?
-                ))
-            }),
-        ),
+        ("TagResolutionError", unresolved(pool)),
+        ("SecretError", bad_secret(pool)),
         ("RolloutHalted", halted(&pool.sum)),
         ("NodeConflict", conflicts(&pool.sum)),
         ("NodeDegraded", node_problems(&pool.sum)),
@@ -202,6 +190,22 @@ fn invalid(view: &PoolView) -> Option<String> {
         .chain(view.spec.invalid.clone())
         .collect();
     (!all.is_empty()).then(|| all.join("; "))
+}
+
+fn unresolved(pool: &Pool) -> Option<String> {
+    let known = pool.resolution.as_ref()?;
+    let error = known.error.as_ref()?;
+    Some(format!("{}: {error}", known.reference))
+}
+
+fn bad_secret(pool: &Pool) -> Option<String> {
+    match pool.secret() {
+        Secret::Seen(secret, Err(why)) => Some(format!(
+            "pull secret {}/{}: {why}",
+            secret.namespace, secret.name
+        )),
+        _ => None,
+    }
 }
 
 fn halted(sum: &Sum) -> Option<String> {

@@ -25,35 +25,12 @@ const PERIOD: Seconds = Seconds(30);
 const NOT_WAITING: &str = "NotWaiting";
 
 impl Rollout {
-    /// Why the node waits; nothing of a node that goes.
-    pub(super) fn wait(
-        &self,
-        node: &Node,
-        place: &Place,
-        record: &Record,
-        facts: &Facts<'_>,
-        problem: Option<&Problem>,
-    ) -> Option<WaitingOn> {
-        let pool = &place
-            .owner
-            .as_ref()
-            .filter(|_| place.wanted != Wanted::Left)?
-            .pool;
-        let rivals: BTreeSet<_> = place.rivals_of(Some(pool));
-        let outside = Outside {
-            paused: place.paused,
-            rivals: &rivals,
-            pods: &node.pods,
-        };
-        waiting_on(record, facts, problem, outside)
-    }
-
     pub(super) fn show_waiting(
         &mut self,
         name: &NodeName,
         node: &mut Node,
         place: &Place,
-        wait: Option<WaitingOn>,
+        wait: Option<&WaitingOn>,
         wake: &mut Option<Timestamp>,
     ) {
         let Some(pool) = place.owner.as_ref().map(|owner| &owner.pool) else {
@@ -66,7 +43,7 @@ impl Rollout {
             return;
         }
         let now = self.now;
-        let reason = wait.as_ref().map(WaitingOn::reason);
+        let reason = wait.map(WaitingOn::reason);
         if node.waiting.reason.map(|(reason, _)| reason) != reason {
             node.waiting.reason = reason.map(|reason| (reason, now));
         }
@@ -121,4 +98,25 @@ impl Rollout {
         }
         self.dirty_nodes.insert(name);
     }
+}
+
+/// Why the node waits; nothing of a node that goes.
+pub(super) fn wait(
+    node: &Node,
+    place: &Place,
+    record: &Record,
+    facts: &Facts<'_>,
+    problem: Option<&Problem>,
+) -> Option<WaitingOn> {
+    let owner = place
+        .owner
+        .as_ref()
+        .filter(|_| place.wanted != Wanted::Left)?;
+    let rivals: BTreeSet<_> = place.rivals_of(Some(&owner.pool));
+    let outside = Outside {
+        paused: place.paused,
+        rivals: &rivals,
+        pods: &node.pods,
+    };
+    waiting_on(record, facts, problem, outside)
 }
