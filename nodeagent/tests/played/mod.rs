@@ -24,8 +24,9 @@ const PLAYED: [&str; 7] = [
     "systemd-run",
     "unit",
 ];
-const FOLDERS: [&str; 6] = [
+const FOLDERS: [&str; 7] = [
     "bin",
+    "etc/ostree",
     "proc/sys/kernel/random",
     "run/ostree",
     "state",
@@ -35,14 +36,14 @@ const FOLDERS: [&str; 6] = [
 
 /// The host; its directory goes with it.
 #[derive(Debug)]
-pub struct PlayedHost {
+pub(crate) struct PlayedHost {
     directory: TempDir,
 }
 
 #[allow(dead_code, reason = "every test uses its own part of it")]
 impl PlayedHost {
     /// A host that booted this image.
-    pub fn booted(image: &str) -> std::io::Result<Self> {
+    pub(crate) fn booted(image: &str) -> std::io::Result<Self> {
         let host = Self {
             directory: TempDir::new()?,
         };
@@ -78,22 +79,22 @@ impl PlayedHost {
     }
 
     /// As the agent reaches it.
-    pub fn host(&self) -> Host {
+    pub(crate) fn host(&self) -> Host {
         Host::played(self.directory.path(), &self.path("bin").to_string_lossy())
     }
 
     /// A file or folder of it.
-    pub fn path(&self, path: &str) -> PathBuf {
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.directory.path().join(path)
     }
 
     /// Writes a file.
-    pub fn set(&self, path: &str, text: &str) {
+    pub(crate) fn set(&self, path: &str, text: &str) {
         fs::write(self.path(path), format!("{text}\n")).unwrap();
     }
 
     /// Reads a file; empty if there is none.
-    pub fn get(&self, path: &str) -> String {
+    pub(crate) fn get(&self, path: &str) -> String {
         fs::read_to_string(self.path(path))
             .unwrap_or_default()
             .trim()
@@ -101,17 +102,32 @@ impl PlayedHost {
     }
 
     /// Removes a file.
-    pub fn remove(&self, path: &str) {
+    pub(crate) fn remove(&self, path: &str) {
         let _ = fs::remove_file(self.path(path));
     }
 
+    /// Runs a program on it, as its admin would.
+    pub(crate) async fn run(&self, argv: &[&str]) -> std::io::Result<()> {
+        let ended = self
+            .host()
+            .run(argv, std::time::Duration::from_secs(30))
+            .await;
+        ended.map(|_| ()).map_err(std::io::Error::other)
+    }
+
+    /// Ends all units, as their deadlines would.
+    pub(crate) fn clear_units(&self) {
+        let _ = fs::remove_dir_all(self.path("units"));
+        fs::create_dir_all(self.path("units")).unwrap();
+    }
+
     /// How often it was booted since it was made.
-    pub fn boots(&self) -> u32 {
+    pub(crate) fn boots(&self) -> u32 {
         self.get("boots").parse().unwrap_or_default()
     }
 
     /// The commands that were run on it, but for questions.
-    pub fn log(&self) -> Vec<String> {
+    pub(crate) fn log(&self) -> Vec<String> {
         let log = self.get("log");
         let deeds = log.lines().filter(|line| {
             !line.contains("--help") && !line.contains(" status ") && !line.contains("reset-failed")
