@@ -18,6 +18,9 @@ const MANY_BUDGETS: &str = "more than one PodDisruptionBudget";
 /// The cause of every refusal in a namespace that is being deleted.
 const NAMESPACE_GOING: &str = "NamespaceTerminating";
 
+/// The longest wait that an answer may ask for: a drain never stands still for longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
 /// Why a drain waits for a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -187,7 +190,7 @@ fn read_status(pod: &PodName, status: &Status) -> Answer {
         .map_or(0, |details| details.retry_after_seconds);
     Answer::Refused {
         cause,
-        wait: Duration::from_secs(wait.into()),
+        wait: Duration::from_secs(wait.into()).min(LONGEST_WAIT),
     }
 }
 

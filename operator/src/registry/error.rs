@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use oci_distribution::errors::{OciDistributionError, OciErrorCode};
 use thiserror::Error;
 
@@ -57,37 +58,37 @@ pub enum ResolveError {
         image: String,
     },
     /// 429: too many requests.
-    #[error("registry {host} limits the rate of requests{}; a login in pullSecretRef often has a higher limit", later(*wait))]
+    #[error("registry {host} limits the rate of requests{}; a login in pullSecretRef often has a higher limit", later(*until))]
     RateLimited {
         /// The registry.
         host: String,
-        /// How long it asks to wait from now on.
-        wait: Option<Duration>,
+        /// Until when it asks to wait.
+        until: Option<Timestamp>,
     },
     /// Another answer than the protocol has, or an error of the registry's own.
-    #[error("registry {host} answered {problem}{}", later(*wait))]
+    #[error("registry {host} answered {problem}{}", later(*until))]
     Broken {
         /// The registry.
         host: String,
         /// What it answered.
         problem: String,
-        /// How long it asks to wait from now on.
-        wait: Option<Duration>,
+        /// Until when it asks to wait.
+        until: Option<Timestamp>,
     },
 }
 
-fn later(wait: Option<Duration>) -> String {
-    wait.map_or_else(String::new, |wait| {
-        format!(" and asks to wait {} s", wait.as_secs())
+fn later(until: Option<Timestamp>) -> String {
+    until.map_or_else(String::new, |until| {
+        format!(" and asks to wait until {until}")
     })
 }
 
 impl ResolveError {
-    /// How long the registry asks to wait (`Retry-After`).
+    /// Until when the registry asks to be left alone (`Retry-After`).
     #[must_use]
-    pub fn wait(&self) -> Option<Duration> {
+    pub fn until(&self) -> Option<Timestamp> {
         match self {
-            Self::RateLimited { wait, .. } | Self::Broken { wait, .. } => *wait,
+            Self::RateLimited { until, .. } | Self::Broken { until, .. } => *until,
             _ => None,
         }
     }
@@ -141,12 +142,12 @@ impl Asked<'_> {
         ResolveError::Broken {
             host: self.host.to_owned(),
             problem: plain(problem),
-            wait: None,
+            until: None,
         }
     }
 
     /// What an HTTP status other than 200 means.
-    pub(super) fn status(self, status: u16, wait: Option<Duration>) -> ResolveError {
+    pub(super) fn status(self, status: u16, until: Option<Timestamp>) -> ResolveError {
         let host = self.host.to_owned();
         match status {
             401 | 403 => self.denied(""),
@@ -154,11 +155,11 @@ impl Asked<'_> {
                 host,
                 image: format!("{}:{}", self.repository, self.tag),
             },
-            429 => ResolveError::RateLimited { host, wait },
+            429 => ResolveError::RateLimited { host, until },
             status => ResolveError::Broken {
                 host,
                 problem: format!("HTTP {status}"),
-                wait,
+                until,
             },
         }
     }
@@ -213,7 +214,7 @@ mod tests {
 
     #[test]
     fn answers_in_words() {
-        let wait = Some(Duration::from_secs(60));
+        let until = Some("2026-01-01T12:00:00Z".parse().unwrap());
         for (error, wanted) in [
             (
                 asked(None).status(401, None),
@@ -230,8 +231,8 @@ mod tests {
                 "registry q.io has no fleet/os:v1; was it pushed, and is the tag right?",
             ),
             (
-                asked(None).status(429, wait),
-                "registry q.io limits the rate of requests and asks to wait 60 s; \
+                asked(None).status(429, until),
+                "registry q.io limits the rate of requests and asks to wait until 2026-01-01T12:00:00Z; \
                  a login in pullSecretRef often has a higher limit",
             ),
             (
@@ -245,10 +246,10 @@ mod tests {
 
     #[test]
     fn only_what_the_registry_asks_for_is_a_wait() {
-        let wait = Some(Duration::from_secs(60));
-        assert_eq!(asked(None).status(429, wait).wait(), wait);
-        assert_eq!(asked(None).status(503, wait).wait(), wait);
-        assert_eq!(asked(None).status(404, wait).wait(), None);
+        let until = Some("2026-01-01T12:00:00Z".parse().unwrap());
+        assert_eq!(asked(None).status(429, until).until(), until);
+        assert_eq!(asked(None).status(503, until).until(), until);
+        assert_eq!(asked(None).status(404, until).until(), None);
     }
 
     #[test]

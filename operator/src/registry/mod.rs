@@ -5,7 +5,7 @@
 //! count as a pull; an index gives its own digest, not that of one platform.
 
 mod error;
-mod schedule;
+mod retry_after;
 
 use std::{
     collections::HashMap,
@@ -25,11 +25,10 @@ use oci_distribution::{
     secrets::RegistryAuth,
 };
 use reqwest::{Response, StatusCode, header};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tracing::debug;
 
 pub use error::ResolveError;
-pub use schedule::{after_failure, after_success};
 
 use crate::{secrets::DockerConfig, words::plain};
 use error::Asked;
@@ -49,7 +48,7 @@ pub struct Resolver {
     plain_http: bool,
     deadline: Duration,
     /// Until when a registry asked a user not to come back.
-    not_before: Mutex<HashMap<Limited, Instant>>,
+    not_before: Mutex<HashMap<Limited, Timestamp>>,
 }
 
 /// Who is limited: registries count by user.
@@ -110,10 +109,10 @@ impl Resolver {
             host: image.registry().to_owned(),
             user: user(&login).map(str::to_owned),
         };
-        if let Some(wait) = self.must_wait(&limited) {
+        if let Some(until) = self.must_wait_until(&limited) {
             return Err(ResolveError::RateLimited {
                 host: limited.host,
-                wait: Some(wait),
+                until: Some(until),
             });
         }
         let answer = timeout(self.deadline, self.ask(&image, &login))
@@ -125,24 +124,24 @@ impl Resolver {
                 })
             });
         debug!(reference, ?answer, "tag resolved");
-        if let Some(wait) = answer.as_ref().err().and_then(ResolveError::wait) {
-            self.limits().insert(limited, Instant::now() + wait);
+        if let Some(until) = answer.as_ref().err().and_then(ResolveError::until) {
+            self.limits().insert(limited, until);
         }
         answer
     }
 
-    fn limits(&self) -> MutexGuard<'_, HashMap<Limited, Instant>> {
+    fn limits(&self) -> MutexGuard<'_, HashMap<Limited, Timestamp>> {
         self.not_before
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How much of the wait that a registry asked for is left.
-    fn must_wait(&self, limited: &Limited) -> Option<Duration> {
-        let now = Instant::now();
+    /// Until when a registry asked not to be asked, if that is still to come.
+    fn must_wait_until(&self, limited: &Limited) -> Option<Timestamp> {
+        let now = Timestamp::now();
         let mut limits = self.limits();
         limits.retain(|_, until| *until > now);
-        limits.get(limited).map(|until| *until - now)
+        limits.get(limited).copied()
     }
 
     async fn ask(&self, image: &Reference, login: &RegistryAuth) -> Result<String, ResolveError> {
@@ -203,7 +202,7 @@ async fn ask(scheme: Scheme, image: &Reference, login: &RegistryAuth) -> Result<
             let digest = client.fetch_manifest_digest(image, login).await;
             digest.map_err(|error| Failure::Final(asked.client(&error)))?
         }
-        (status, _) => return Err(Failure::Final(asked.status(status.as_u16(), wait(&head)))),
+        (status, _) => return Err(Failure::Final(asked.status(status.as_u16(), until(&head)))),
     };
     if is_sha256(&digest) {
         Ok(digest)
@@ -253,9 +252,9 @@ fn digest_of(head: &Response) -> Option<String> {
     Some(head.headers().get(DIGEST)?.to_str().ok()?.trim().to_owned())
 }
 
-fn wait(head: &Response) -> Option<Duration> {
+fn until(head: &Response) -> Option<Timestamp> {
     let value = head.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
-    schedule::retry_after(value, Timestamp::now())
+    retry_after::until(value, Timestamp::now())
 }
 
 /// The form that a pool's status and a node's desired image may have.
