@@ -37,6 +37,8 @@ impl Rollout {
         };
         let tally = self.tally(node, place, &record, &facts, problem.as_ref());
         let waits_on = wait(node, place, &record, &facts, problem.as_ref());
+        let held = node.hold.as_ref().map(|hold| hold.until);
+        earliest(wake, held.filter(|until| *until > self.now));
         earliest(wake, facts.wake.get());
 
         let counted = counted(node, place);

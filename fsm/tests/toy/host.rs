@@ -83,8 +83,8 @@ impl Toy {
     ) -> (Report, Act) {
         let boot = format!("{name}-{}", host.boots);
         let mut report = Report {
-            observed_generation: Some(bootc.generation),
-            boot: Some(boot.clone()),
+            observed_generation: (!self.plain_agents).then_some(bootc.generation),
+            boot: (!self.plain_agents).then(|| boot.clone()),
             booted: Some(running(&host.booted)),
             staged: host.staged.as_ref().map(running),
             activity: Activity::Idle,

@@ -64,6 +64,8 @@ pub struct Toy {
     /// Tags and what they resolve to.
     pub tags: BTreeMap<String, Result<String, String>>,
     pub resolved: usize,
+    /// Agents name no boot and no generation.
+    pub plain_agents: bool,
     /// Drains of these nodes do not end.
     pub blocked: BTreeSet<NodeName>,
     pub log: Vec<String>,
@@ -124,6 +126,7 @@ impl Toy {
             refuse: BTreeMap::new(),
             tags: BTreeMap::new(),
             resolved: 0,
+            plain_agents: false,
             blocked: BTreeSet::new(),
             log: Vec::new(),
             commands: Vec::new(),
@@ -310,6 +313,15 @@ impl Toy {
             if let Some(sum) = self.rollout.sum(name) {
                 assert_eq!(sum, &sum.recount());
             }
+        }
+    }
+
+    /// The node's drain goes on.
+    pub fn unblock(&mut self, name: &str) {
+        let name = NodeName::from(name);
+        self.blocked.remove(&name);
+        if let Some(drain) = self.drains.get_mut(&name) {
+            drain.blocked = false;
         }
     }
 

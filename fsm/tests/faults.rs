@@ -1,0 +1,538 @@
+//! What goes wrong on nodes and at the API server, and that it stays where it is.
+
+mod toy;
+
+use fsm::{
+    Input, NodeName, State,
+    input::{BlockedPod, DrainReport, Outcome},
+    time::Seconds,
+    view::Amount,
+};
+use toy::{Toy, image};
+
+fn ready(nodes: u32, seed: u64) -> Toy {
+    let mut toy = Toy::new(nodes, seed);
+    toy.run(60);
+    toy
+}
+
+fn degraded(toy: &Toy) -> (String, String) {
+    let condition = toy.status().is_degraded.unwrap();
+    (condition.reason, condition.message)
+}
+
+#[test]
+fn a_fall_back_keeps_slot_and_cordon_and_is_tried_once() {
+    let mut toy = ready(3, 1);
+    toy.host("w1").falls_back = true;
+    toy.edit_pool("p", |pool| pool.spec.max_unavailable = Amount::Count(2));
+    toy.want(2);
+    toy.run(7200);
+    let w1 = NodeName::from("w1");
+    assert_eq!(toy.hosts[&w1].reboots, 1);
+    assert!(toy.nodes[&w1].cordoned && toy.bootc[&w1].in_reboot_slot);
+    assert_eq!(
+        toy.status().updated,
+        2,
+        "the others went on in the other slot"
+    );
+    assert_eq!(
+        degraded(&toy),
+        ("NodeDegraded".into(), "w1: the host fell back".into())
+    );
+    toy.host("w1").falls_back = false;
+    toy.retry("w1");
+    toy.run(900);
+    toy.assert_all_run(2);
+    assert_eq!(
+        toy.bootc[&w1].retry,
+        toy.pools[&"p".into()].retry.as_ref().map(|it| it.at)
+    );
+}
+
+#[test]
+fn a_node_that_fell_back_is_healed_by_another_image() {
+    let mut toy = ready(1, 2);
+    toy.host("w1").falls_back = true;
+    toy.want(2);
+    toy.run(7200);
+    toy.host("w1").falls_back = false;
+    toy.want(3);
+    toy.run(900);
+    toy.assert_all_run(3);
+    assert!(!toy.nodes[&NodeName::from("w1")].cordoned);
+}
+
+#[test]
+fn two_unhealthy_holders_halt_the_pool_until_they_recover() {
+    for seed in 0..10 {
+        let mut toy = ready(5, seed);
+        toy.edit_pool("p", |pool| pool.spec.max_unavailable = Amount::Count(3));
+        toy.host("w1").falls_back = true;
+        toy.host("w2").stays_down = true;
+        for name in ["w3", "w4", "w5"] {
+            toy.host(name).silent = true;
+        }
+        toy.want(2);
+        toy.run(590);
+        toy.pass(620);
+        for name in ["w3", "w4", "w5"] {
+            toy.host(name).silent = false;
+        }
+        toy.pass(30);
+        let (reason, message) = degraded(&toy);
+        assert_eq!(reason, "RolloutHalted", "{message}");
+        assert!(
+            message.starts_with(
+                "2 of 2 nodes in reboot slots are unhealthy (w1: FellBack, w2: RebootTimedOut) | "
+            ),
+            "{message}"
+        );
+        let held = toy
+            .bootc
+            .values()
+            .filter(|bootc| bootc.in_reboot_slot)
+            .count();
+        assert_eq!(held, 2, "no new slot");
+        toy.host("w2").stays_down = false;
+        toy.run(900);
+        assert_eq!(toy.status().updated, 4);
+        assert_eq!(degraded(&toy).0, "NodeDegraded");
+    }
+}
+
+#[test]
+fn a_halted_pool_approves_nothing_and_its_drain_timeout_stands_still() {
+    let mut toy = ready(3, 3);
+    toy.edit_pool("p", |pool| {
+        pool.spec.max_unavailable = Amount::Count(3);
+        pool.spec.drain_timeout = Some(Seconds(100));
+        pool.spec.reboot_timeout = Some(Seconds(30));
+    });
+    toy.blocked.insert("w3".into());
+    toy.host("w1").stays_down = true;
+    toy.host("w2").stays_down = true;
+    toy.want(2);
+    assert!(toy.until(|toy| toy.hosts[&"w1".into()].down && toy.hosts[&"w2".into()].down));
+    assert!(toy.until(|toy| toy.record("w3").state == State::Draining));
+    toy.pass(40);
+    assert_eq!(degraded(&toy).0, "RolloutHalted");
+    toy.unblock("w3");
+    toy.pass(1000);
+    assert_eq!(
+        toy.record("w3").state,
+        State::Draining,
+        "drained, not approved, not timed out"
+    );
+    assert!(!toy.bootc[&"w3".into()].spec.booted);
+    toy.host("w1").stays_down = false;
+    toy.host("w2").stays_down = false;
+    toy.run(900);
+    toy.assert_all_run(2);
+}
+
+#[test]
+fn a_power_cut_before_the_reboot_is_tried_again_three_times() {
+    let mut toy = ready(1, 4);
+    toy.host("w1").loses_update = 2;
+    toy.want(2);
+    toy.run(900);
+    toy.assert_all_run(2);
+    assert_eq!(toy.host("w1").reboots, 3);
+
+    toy.host("w1").loses_update = 99;
+    toy.want(3);
+    toy.run(7200);
+    let w1 = NodeName::from("w1");
+    assert_eq!(toy.hosts[&w1].reboots, 6, "three tries more");
+    assert!(
+        degraded(&toy)
+            .1
+            .contains("3 approved reboots ended in the old image")
+    );
+    assert!(toy.bootc[&w1].in_reboot_slot && toy.nodes[&w1].cordoned);
+    toy.host("w1").loses_update = 0;
+    toy.retry("w1");
+    toy.run(900);
+    toy.assert_all_run(3);
+}
+
+#[test]
+fn a_reboot_by_somebody_else_is_noticed_in_any_phase() {
+    for phase in toy::PHASES.into_iter().take(4) {
+        for mut toy in toy::in_phase(phase, 1, 10) {
+            toy.host("w1").staged = Some(image(2));
+            toy.boot(&"w1".into());
+            toy.run(900);
+            toy.assert_all_run(2);
+            assert!(!toy.nodes[&NodeName::from("w1")].cordoned);
+            assert_eq!(toy.host("w1").reboots, 0, "{phase}: no reboot of ours");
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_in_any_phase_loses_nothing() {
+    for phase in toy::PHASES {
+        for mut toy in toy::in_phase(phase, 1, 20) {
+            toy.power_cut("w1");
+            toy.run(900);
+            toy.assert_all_run(2);
+            assert!(!toy.nodes[&NodeName::from("w1")].cordoned);
+        }
+    }
+}
+
+#[test]
+fn a_third_image_keeps_the_slot_and_is_replaced() {
+    for phase in [State::Rebooting, State::Verifying] {
+        for mut toy in toy::in_phase(phase, 1, 10) {
+            toy.host("w1").staged = Some(image(7));
+            toy.host("w1").asked_reboot = false;
+            toy.host("w1").down = false;
+            toy.boot(&"w1".into());
+            toy.settle_news();
+            assert!(toy.bootc[&"w1".into()].in_reboot_slot || phase == State::Verifying);
+            toy.run(900);
+            toy.assert_all_run(2);
+        }
+    }
+}
+
+#[test]
+fn a_dead_node_gives_its_slot_to_another_one() {
+    let mut toy = ready(2, 5);
+    toy.blocked.insert("w1".into());
+    toy.want(2);
+    assert!(toy.until(|toy| toy.record("w1").state == State::Draining));
+    let now = toy.now;
+    toy.edit_node("w1", |node| {
+        (node.ready, node.ready_since) = (Some(false), Some(now))
+    });
+    toy.pass(200);
+    assert_eq!(toy.record("w1").state, State::Draining);
+    toy.pass(200);
+    let w1 = &toy.nodes[&NodeName::from("w1")];
+    assert!(
+        !w1.cordoned && w1.cordoned_by.is_none(),
+        "{}",
+        toy.log.join("\n")
+    );
+    assert_eq!(toy.hosts[&NodeName::from("w2")].booted, image(2));
+    toy.unblock("w1");
+    toy.edit_node("w1", |node| node.ready = Some(true));
+    toy.run(900);
+    toy.assert_all_run(2);
+}
+
+#[test]
+fn a_drain_that_takes_too_long_gives_the_slot_back_and_is_tried_later() {
+    let mut toy = ready(2, 6);
+    toy.edit_pool("p", |pool| pool.spec.drain_timeout = Some(Seconds(60)));
+    toy.blocked.insert("w1".into());
+    toy.want(2);
+    assert!(toy.until(|toy| toy.record("w1").state == State::Draining));
+    toy.pass(120);
+    assert_eq!(toy.record("w1").state, State::Staged);
+    assert!(!toy.nodes[&NodeName::from("w1")].cordoned);
+    assert_eq!(toy.hosts[&NodeName::from("w2")].booted, image(2));
+    assert!(
+        degraded(&toy)
+            .1
+            .starts_with("w1: its drain took longer than drainTimeoutSeconds (1 in a row)")
+    );
+    toy.start();
+    toy.pass(30);
+    assert_eq!(
+        toy.record("w1").state,
+        State::Staged,
+        "a restart does not end the back-off"
+    );
+    let again = toy.until(|toy| toy.nodes[&NodeName::from("w1")].cordoned);
+    assert!(again, "tried again");
+    toy.unblock("w1");
+    toy.run(900);
+    toy.assert_all_run(2);
+}
+
+#[test]
+fn a_drain_timeout_counts_from_the_cordon_and_not_from_a_restart() {
+    let mut toy = ready(1, 6);
+    toy.edit_pool("p", |pool| pool.spec.drain_timeout = Some(Seconds(100)));
+    toy.blocked.insert("w1".into());
+    toy.want(2);
+    assert!(toy.until(|toy| toy.record("w1").state == State::Draining));
+    toy.pass(70);
+    toy.start();
+    toy.pass(40);
+    assert_eq!(toy.record("w1").state, State::Staged);
+}
+
+#[test]
+fn a_cordon_taken_away_in_mid_drain_is_set_again() {
+    for seed in 0..10 {
+        let mut toy = ready(1, seed);
+        toy.blocked.insert("w1".into());
+        toy.want(2);
+        assert!(toy.until(|toy| toy.record("w1").state == State::Draining));
+        toy.settle();
+        toy.edit_node("w1", |node| {
+            (node.cordoned, node.cordoned_by) = (false, None)
+        });
+        toy.settle();
+        assert!(toy.nodes[&NodeName::from("w1")].cordoned);
+        assert_eq!(toy.record("w1").attempt, 2);
+        assert!(toy.log.iter().any(|line| line.contains("CordonLost: ")));
+        toy.unblock("w1");
+        toy.run(900);
+        toy.assert_all_run(2);
+    }
+}
+
+#[test]
+fn a_drains_result_counts_for_its_own_attempt_only() {
+    let mut toy = ready(1, 3);
+    toy.blocked.insert("w1".into());
+    toy.want(2);
+    assert!(toy.until(|toy| toy.record("w1").state == State::Draining));
+    toy.settle();
+    toy.edit_node("w1", |node| {
+        (node.cordoned, node.cordoned_by) = (false, None)
+    });
+    toy.settle();
+    toy.feed(Input::Drain {
+        node: "w1".into(),
+        attempt: 1,
+        report: DrainReport::Done,
+    });
+    toy.settle();
+    assert!(!toy.bootc[&"w1".into()].spec.booted);
+}
+
+#[test]
+fn what_a_drain_waits_for_is_shown_and_not_too_often() {
+    let mut toy = ready(1, 3);
+    toy.blocked.insert("w1".into());
+    toy.want(2);
+    assert!(toy.until(|toy| toy.record("w1").state == State::Draining));
+    let attempt = toy.record("w1").attempt;
+    let before = toy.waiting_writes;
+    for allowed in 0..50 {
+        let pod = BlockedPod {
+            pod: "shop/web-1".into(),
+            why: Some(format!(
+                "PodDisruptionBudget shop/web allows {allowed} disruptions"
+            )),
+        };
+        let report = DrainReport::Pods(vec![pod]);
+        toy.feed(Input::Drain {
+            node: "w1".into(),
+            attempt,
+            report,
+        });
+        toy.pass(2);
+    }
+    assert!(
+        (3..=5).contains(&(toy.waiting_writes - before)),
+        "{}",
+        toy.waiting_writes - before
+    );
+    let waiting = toy.bootc[&"w1".into()].waiting.clone().unwrap();
+    assert_eq!((waiting.waiting, waiting.reason.as_str()), (true, "Drain"));
+    assert!(
+        waiting
+            .message
+            .starts_with("waiting for pod shop/web-1: PodDisruptionBudget shop/web allows")
+    );
+    toy.pass(400);
+    let told = toy
+        .log
+        .iter()
+        .filter(|line| line.contains("DrainTakingTooLong"))
+        .count();
+    assert_eq!(told, 1);
+    toy.unblock("w1");
+    toy.run(900);
+    assert!(!toy.bootc[&"w1".into()].waiting.clone().unwrap().waiting);
+}
+
+#[test]
+fn a_drain_that_fails_is_started_again() {
+    let mut toy = ready(1, 3);
+    toy.blocked.insert("w1".into());
+    toy.want(2);
+    assert!(toy.until(|toy| toy.record("w1").state == State::Draining));
+    toy.settle();
+    toy.blocked.clear();
+    let report = DrainReport::Failed("listing pods: forbidden".into());
+    toy.feed(Input::Drain {
+        node: "w1".into(),
+        attempt: 1,
+        report,
+    });
+    toy.run(60);
+    toy.assert_all_run(2);
+}
+
+#[test]
+fn a_reboot_that_takes_too_long_is_shown_and_heals_by_itself() {
+    let mut toy = ready(2, 3);
+    toy.edit_pool("p", |pool| pool.spec.reboot_timeout = Some(Seconds(120)));
+    toy.host("w1").stays_down = true;
+    toy.want(2);
+    assert!(toy.until(|toy| toy.hosts[&"w1".into()].down));
+    toy.pass(60);
+    assert_eq!(degraded(&toy).0, "OK");
+    toy.start();
+    toy.pass(70);
+    assert_eq!(
+        degraded(&toy),
+        (
+            "NodeDegraded".into(),
+            "w1: not back 120 seconds after its reboot was approved".into()
+        )
+    );
+    assert_eq!(toy.status().updated, 0, "one slot, and w1 holds it");
+    toy.host("w1").stays_down = false;
+    toy.run(900);
+    toy.assert_all_run(2);
+}
+
+#[test]
+fn a_rebooted_node_must_be_ready_for_min_ready_seconds() {
+    let mut toy = ready(2, 3);
+    toy.edit_pool("p", |pool| pool.spec.min_ready = Seconds(300));
+    toy.want(2);
+    assert!(toy.until(|toy| toy.record("w1").state == State::Verifying));
+    toy.pass(280);
+    assert!(toy.nodes[&"w1".into()].cordoned);
+    assert_eq!(toy.hosts[&"w2".into()].booted, image(1));
+    toy.pass(40);
+    assert!(!toy.nodes[&"w1".into()].cordoned);
+    toy.run(900);
+    toy.assert_all_run(2);
+}
+
+#[test]
+fn a_silent_agent_is_named_after_ten_minutes() {
+    let mut toy = ready(2, 3);
+    toy.host("w1").silent = true;
+    toy.want(2);
+    toy.pass(540);
+    assert_eq!(degraded(&toy).0, "OK");
+    assert_eq!(toy.status().updated, 1);
+    toy.pass(120);
+    assert!(
+        degraded(&toy)
+            .1
+            .starts_with("w1: the agent has not reported")
+    );
+    assert_eq!(
+        toy.bootc[&"w1".into()].waiting.clone().unwrap().reason,
+        "AgentSilent"
+    );
+    toy.host("w1").silent = false;
+    toy.run(900);
+    toy.assert_all_run(2);
+}
+
+#[test]
+fn a_refused_write_is_shown_and_holds_up_nobody_else() {
+    for seed in 0..10 {
+        let mut toy = ready(3, seed);
+        let why = Outcome::Refused("admission webhook \"no\" denied the request".into());
+        toy.refuse.insert("w1".into(), why);
+        toy.want(2);
+        toy.pass(300);
+        assert_eq!(toy.status().updated, 2);
+        let (reason, message) = degraded(&toy);
+        assert_eq!(reason, "NodeDegraded");
+        assert_eq!(message, "w1: admission webhook \"no\" denied the request");
+        toy.refuse.clear();
+        toy.run(300);
+        toy.assert_all_run(2);
+    }
+}
+
+#[test]
+fn refused_and_failed_writes_in_any_phase_are_tried_again_with_back_off() {
+    let answers = [
+        Outcome::Refused("no".into()),
+        Outcome::Failed("timeout".into()),
+        Outcome::Conflict,
+    ];
+    for phase in toy::PHASES {
+        for answer in &answers {
+            for mut toy in toy::in_phase(phase, 2, 5) {
+                toy.refuse.insert("w1".into(), answer.clone());
+                toy.refuse.insert("w2".into(), answer.clone());
+                let before = toy.commands.len();
+                toy.pass(600);
+                let tries = toy.commands[before..]
+                    .iter()
+                    .filter(|command| matches!(command, fsm::Command::Decide(_)))
+                    .count();
+                assert!(
+                    tries < 2 * 130,
+                    "{phase} {answer:?}: {tries} tries in ten minutes"
+                );
+                toy.refuse.clear();
+                toy.run(300);
+                toy.assert_all_run(2);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_back_off_ends_when_something_else_is_wanted() {
+    let mut toy = ready(1, 1);
+    toy.refuse
+        .insert("w1".into(), Outcome::Refused("no".into()));
+    toy.want(2);
+    toy.pass(300);
+    toy.refuse.clear();
+    let now = toy.now;
+    toy.want(3);
+    toy.settle();
+    assert!(toy.now.since(now) < 10_000);
+    assert_eq!(toy.bootc[&"w1".into()].spec.image, Some(image(3)));
+}
+
+#[test]
+fn a_node_that_is_not_ready_takes_no_slot_and_counts_as_down() {
+    let mut toy = ready(3, 1);
+    let now = toy.now;
+    toy.edit_pool("p", |pool| pool.spec.max_unavailable = Amount::Count(2));
+    toy.edit_node("w1", |node| {
+        (node.ready, node.ready_since) = (Some(false), Some(now))
+    });
+    toy.want(2);
+    let mut most = 0;
+    while toy.step() {
+        most = most.max(
+            toy.bootc
+                .values()
+                .filter(|bootc| bootc.in_reboot_slot)
+                .count(),
+        );
+    }
+    toy.run(60);
+    assert_eq!(most, 1, "two slots, one node down already");
+    assert_eq!(toy.hosts[&"w1".into()].booted, image(1));
+    assert_eq!(toy.status().updated, 2);
+}
+
+#[test]
+fn an_agent_that_names_no_boot_and_no_generation_is_judged_by_its_images() {
+    for seed in 0..10 {
+        let mut toy = ready(2, seed);
+        toy.plain_agents = true;
+        toy.want(2);
+        toy.run(900);
+        toy.assert_all_run(2);
+        toy.want(1);
+        toy.run(900);
+        toy.assert_all_run(1);
+    }
+}
