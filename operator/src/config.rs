@@ -77,10 +77,13 @@ fn identity(host: &str) -> String {
 /// It retries nothing by itself: a refused eviction would be repeated inside of it, unseen, and
 /// every other request has a back-off of its own.
 pub async fn connect() -> anyhow::Result<Client> {
-    let config = kube::Config::infer().await.context(
-        "no cluster to talk to: set KUBECONFIG to a kubeconfig file, or run this in a pod with a \
-         service account",
-    )?;
+    // The error's own text holds its causes already.
+    let config = kube::Config::infer().await.map_err(|error| {
+        anyhow::anyhow!(
+            "no cluster to talk to: set KUBECONFIG to a kubeconfig file, or run this in a pod \
+             with a service account: {error}"
+        )
+    })?;
     client(config)
 }
 

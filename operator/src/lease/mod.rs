@@ -139,27 +139,36 @@ impl Elector {
         let mut renewals = interval_at(Instant::now() + RENEW, RENEW);
         renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                () = sleep(self.fence.left()) => {
-                    return anyhow::anyhow!("the Lease {NAME} could not be renewed for {DEADLINE:?}");
+            // The deadline goes before everything, an attempt under way included.
+            let left = self.fence.left();
+            let renewal = async {
+                renewals.tick().await;
+                self.attempt().await
+            };
+            match timeout(left, renewal).await {
+                Err(_) => {
+                    return anyhow::anyhow!(
+                        "the Lease {NAME} could not be renewed for {DEADLINE:?}"
+                    );
                 }
-                _ = renewals.tick() => match self.attempt().await {
-                    Ok(Move::Wait) => {
-                        self.fence.set(Duration::ZERO);
-                        return anyhow::anyhow!("another replica holds the Lease {NAME}");
-                    }
-                    Ok(_) => {}
-                    Err(error) => warn!(lease = NAME, %error, "cannot renew the Lease, trying again"),
-                },
+                Ok(Ok(Move::Wait)) => {
+                    self.fence.set(Duration::ZERO);
+                    return anyhow::anyhow!("another replica holds the Lease {NAME}");
+                }
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => {
+                    warn!(lease = NAME, %error, "cannot renew the Lease, trying again");
+                }
             }
         }
     }
 
     /// Gives the Lease back so that another replica need not wait for it to run out. Everything
-    /// that acts must have stopped before.
+    /// that acts must have stopped before. One that was lost is left alone.
     pub async fn release(self) {
+        let held = self.fence.may_act() && self.memory.is_held_by(&self.me);
         self.fence.set(Duration::ZERO);
-        if !self.memory.is_held_by(&self.me) {
+        if !held {
             return;
         }
         match self.write(self.lease(None)).await {

@@ -105,3 +105,57 @@ fn explain(error: &kube::Error) -> anyhow::Result<()> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::client::Body;
+    use serde_json::json;
+
+    /// A cluster that gives every question the same answer.
+    fn answering(code: u16) -> Client {
+        let service = tower::service_fn(move |_: http::Request<Body>| async move {
+            let answer = if code == 200 {
+                json!({ "metadata": {}, "items": [] })
+            } else {
+                json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                    "message": "the server's words", "reason": "", "code": code })
+            };
+            let body = Body::from(answer.to_string().into_bytes());
+            let mut response = http::Response::new(body);
+            *response.status_mut() = http::StatusCode::from_u16(code).unwrap_or_default();
+            Ok::<_, std::convert::Infallible>(response)
+        });
+        Client::new(service, "default")
+    }
+
+    #[tokio::test]
+    async fn a_start_that_cannot_succeed_says_what_to_do() {
+        for (code, words) in [
+            (
+                404,
+                "install the CRDs: kubectl apply -f deploy/install.yaml",
+            ),
+            (
+                403,
+                "install its ClusterRole: kubectl apply -f deploy/install.yaml",
+            ),
+            (401, "kubectl apply -f deploy/install.yaml"),
+        ] {
+            let error = format!("{:#}", check(&answering(code)).await.unwrap_err());
+            assert!(
+                error.contains(words) && error.contains("the server's words"),
+                "{error}"
+            );
+        }
+        assert!(check(&answering(200)).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_is_not_ready_is_asked_again_for_a_while() {
+        let start = Instant::now();
+        let error = check(&answering(503)).await.unwrap_err().to_string();
+        assert!(error.contains("KUBECONFIG"), "{error}");
+        assert!(start.elapsed() >= PATIENCE);
+    }
+}
