@@ -10,6 +10,7 @@ pub mod kubelet;
 pub mod operator;
 pub mod suite;
 pub mod wait;
+pub mod webhook;
 
 pub use fleet::Fleet;
 pub use suite::{Account, Suite};

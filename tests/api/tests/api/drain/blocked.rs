@@ -1,17 +1,23 @@
 //! What holds a drain up is named, retried, and gone through as soon as it gives way.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use anyhow::{Result, ensure};
-use api_tests::{Account, Suite, kubelet};
+use api_tests::{
+    Account, Suite, kubelet,
+    webhook::{Verdict, Webhook},
+};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use libtest_mimic::Trial;
 use operator::drain::{Drains, Report, Settings};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::scene::{Scene, budget};
@@ -21,7 +27,12 @@ pub(super) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
         suite.trial("drain::blocked::by_a_budget_at_0", by_a_budget),
         suite.trial("drain::blocked::by_two_budgets", by_two_budgets),
         suite.trial("drain::blocked::by_a_policy_that_refuses", by_a_policy),
-        suite.trial("drain::blocked::by_a_webhook_that_is_down", by_a_webhook),
+        suite.trial(
+            "drain::blocked::by_a_webhook_that_is_down",
+            by_a_dead_webhook,
+        ),
+        suite.trial("drain::blocked::by_a_webhook_that_refuses", by_a_webhook),
+        suite.trial("drain::blocked::by_an_api_server_that_is_away", by_silence),
         suite.trial("drain::blocked::by_a_finalizer", by_a_finalizer),
         suite.trial(
             "drain::blocked::by_a_pod_that_takes_its_time",
@@ -116,32 +127,100 @@ async fn by_a_policy(suite: Arc<Suite>) -> Result<()> {
     Ok(())
 }
 
+async fn by_a_dead_webhook(suite: Arc<Suite>) -> Result<()> {
+    let mut scene = Scene::new(&suite, "drain-dead").await?;
+    scene.pod("web", json!({})).await?;
+    // Nothing listens there.
+    webhook(
+        &scene,
+        "dead.example.com",
+        json!({ "url": "https://127.0.0.1:1/" }),
+        2,
+    )
+    .await?;
+    at_work(&scene, "dead.example.com").await?;
+    scene.drain();
+    scene
+        .waits_for("failed calling webhook \"dead.example.com\"")
+        .await?;
+    suite
+        .kubectl(&[
+            "delete",
+            "validatingwebhookconfiguration",
+            "dead.example.com",
+        ])
+        .await?;
+    scene.done().await?;
+    Ok(())
+}
+
+/// One that refuses, and then takes nearly as long as it may.
 async fn by_a_webhook(suite: Arc<Suite>) -> Result<()> {
     let mut scene = Scene::new(&suite, "drain-webhook").await?;
     scene.pod("web", json!({})).await?;
+    let server = Webhook::start(Verdict::Refuse("the shards are moving".to_owned()))?;
+    webhook(&scene, "shards.example.com", server.client_config(), 30).await?;
+    at_work(&scene, "the shards are moving").await?;
+    scene.drain();
+    scene
+        .waits_for(
+            "admission webhook \"shards.example.com\" denied the request: the shards are moving",
+        )
+        .await?;
+    let before = scene.requests.with(&["/eviction"]).len();
+    server.turn(Verdict::AllowAfter(Duration::from_secs(20)));
+    scene.done().await?;
+    let more = scene.requests.with(&["/eviction"]).len() - before;
+    // A retry may have been refused just before the turn.
+    ensure!(
+        more <= 2,
+        "{more} evictions: a slow answer was not waited for"
+    );
+    suite
+        .kubectl(&[
+            "delete",
+            "validatingwebhookconfiguration",
+            "shards.example.com",
+        ])
+        .await?;
+    Ok(())
+}
+
+/// Puts a webhook before the evictions in the scene's namespace.
+async fn webhook(scene: &Scene, name: &str, client: Value, seconds: u32) -> Result<()> {
+    let namespace = json!({ "kubernetes.io/metadata.name": scene.namespace });
     scene
         .apply(json!({
             "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
-            "metadata": { "name": "down" },
+            "metadata": { "name": name },
             "webhooks": [{
-                "name": "down.example.com", "failurePolicy": "Fail", "sideEffects": "None",
-                "admissionReviewVersions": ["v1"], "timeoutSeconds": 2,
-                // Nothing listens there.
-                "clientConfig": { "url": "https://127.0.0.1:1/evictions" },
-                "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": "drain-webhook" } },
+                "name": name, "failurePolicy": "Fail", "sideEffects": "None",
+                "admissionReviewVersions": ["v1"], "timeoutSeconds": seconds, "clientConfig": client,
+                "namespaceSelector": { "matchLabels": namespace },
                 "rules": [{ "apiGroups": [""], "apiVersions": ["*"], "operations": ["CREATE"],
                             "resources": ["pods/eviction"] }],
             }],
         }))
-        .await?;
-    at_work(&scene, "down.example.com").await?;
+        .await
+}
+
+async fn by_silence(suite: Arc<Suite>) -> Result<()> {
+    let mut scene = Scene::new(&suite, "drain-silence").await?;
+    scene.pod("web", json!({})).await?;
+    budget(&scene, "web", 1).await?;
+    scene.requests.cut_off(true);
     scene.drain();
     scene
-        .waits_for("failed calling webhook \"down.example.com\"")
+        .waits_for("cannot see the node's pods: ServiceError: the line is cut")
         .await?;
-    suite
-        .kubectl(&["delete", "validatingwebhookconfiguration", "down"])
+    scene.requests.cut_off(false);
+    scene.waits_for("PodDisruptionBudget").await?;
+    scene.requests.cut_off(true);
+    scene
+        .waits_for("the API server cannot be asked: ServiceError: the line is cut")
         .await?;
+    scene.requests.cut_off(false);
+    scene.kubectl(&["delete", "pdb", "web"]).await?;
     scene.done().await?;
     Ok(())
 }
