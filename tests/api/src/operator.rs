@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use operator::args::{Args, ProbeAddress};
 use tokio::{
-    sync::{Mutex, oneshot},
+    sync::{Mutex, MutexGuard, oneshot},
     task::JoinHandle,
     time::timeout,
 };
@@ -18,7 +18,10 @@ const STOP: Duration = Duration::from_secs(10);
 
 /// One operator that can be stopped, killed and started again.
 #[derive(Debug, Default)]
-pub struct Operator(Mutex<Option<Running>>);
+pub struct Operator {
+    running: Mutex<Option<Running>>,
+    turn: Mutex<()>,
+}
 
 #[derive(Debug)]
 struct Running {
@@ -27,9 +30,14 @@ struct Running {
 }
 
 impl Operator {
+    /// Whoever stops it holds this until it runs again: tests go side by side.
+    pub async fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
     /// Starts it; an error if it runs.
     pub async fn start(&self, suite: &Suite) -> Result<()> {
-        let mut running = self.0.lock().await;
+        let mut running = self.running.lock().await;
         if running.is_some() {
             bail!("the operator runs already");
         }
@@ -53,7 +61,7 @@ impl Operator {
 
     /// Stops it as SIGTERM does: the Lease is given back.
     pub async fn stop(&self) -> Result<()> {
-        let running = self.0.lock().await.take();
+        let running = self.running.lock().await.take();
         let running = running.context("the operator does not run")?;
         drop(running.stop);
         timeout(STOP, running.task).await???;
@@ -62,7 +70,7 @@ impl Operator {
 
     /// Ends it in the middle of whatever it does: the Lease runs out.
     pub async fn kill(&self) -> Result<()> {
-        let running = self.0.lock().await.take();
+        let running = self.running.lock().await.take();
         let running = running.context("the operator does not run")?;
         running.task.abort();
         let _aborted = running.task.await;
@@ -71,7 +79,7 @@ impl Operator {
 
     /// Why it ended, if it did by itself.
     pub async fn check(&self) -> Result<()> {
-        let mut running = self.0.lock().await;
+        let mut running = self.running.lock().await;
         match running.as_mut() {
             Some(running) if running.task.is_finished() => match (&mut running.task).await {
                 Ok(ended) => ended.context("the operator gave up"),

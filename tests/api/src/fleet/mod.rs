@@ -9,7 +9,6 @@ use std::sync::{Arc, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
 use crd::{BootcNode, BootcNodePool, names};
-use futures::future;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::{
     Api, Client,
@@ -237,16 +236,15 @@ impl Fleet {
             .load(std::sync::atomic::Ordering::Acquire)
     }
 
-    /// Everything as it is now.
+    /// Everything as it is now; the pool first, so that whatever it claims must be seen on the
+    /// nodes already.
     pub async fn view(&self) -> Result<View> {
         let all = ListParams::default();
-        let (pool, nodes, bootc) = (
-            Api::<BootcNodePool>::all(self.client()),
-            Api::<Node>::all(self.client()),
-            Api::<BootcNode>::all(self.client()),
-        );
-        let (pool, nodes, bootc) =
-            future::try_join3(pool.get_opt(&self.name), nodes.list(&all), bootc.list(&all)).await?;
+        let pool = Api::<BootcNodePool>::all(self.client())
+            .get_opt(&self.name)
+            .await?;
+        let nodes = Api::<Node>::all(self.client()).list(&all).await?;
+        let bootc = Api::<BootcNode>::all(self.client()).list(&all).await?;
         Ok(View::new(
             pool,
             self.played.names(),

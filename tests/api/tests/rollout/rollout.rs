@@ -275,18 +275,22 @@ async fn breakdown(suite: Arc<Suite>) -> Result<()> {
 
 async fn restarted(suite: Arc<Suite>) -> Result<()> {
     let fleet = halfway(&suite, "restarted").await?;
+    let turn = suite.operator.turn().await;
     suite.operator.stop().await?;
     suite.operator.start(&suite).await?;
+    drop(turn);
     go_on(fleet).await
 }
 
 /// Aborted in the middle of its work, the next one waits for the Lease to run out.
 async fn killed(suite: Arc<Suite>) -> Result<()> {
     let fleet = halfway(&suite, "killed").await?;
+    let turn = suite.operator.turn().await;
     suite.operator.kill().await?;
     // The host comes back while nobody looks.
     fleet.plan(1, |plan| plan.boot = Boot::Go);
     suite.operator.start(&suite).await?;
+    drop(turn);
     go_on(fleet).await
 }
 
