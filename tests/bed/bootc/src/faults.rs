@@ -6,6 +6,7 @@
 //! {
 //!   "release": "1.16.9",
 //!   "readOnly": true,
+//!   "usrOverlay": true,
 //!   "commands": {
 //!     "bootc status": { "stdout": "garbage", "exit": 0 },
 //!     "bootc switch": { "after": true, "stderr": "error: Switching: no", "exit": 1 },
@@ -39,6 +40,8 @@ pub struct Faults {
     pub release: Release,
     /// `/sysroot` is on a read-only device, as on a live medium: status says so.
     pub read_only: bool,
+    /// `/usr` is writable until the next boot (`bootc usr-overlay`): status says so.
+    pub usr_overlay: bool,
     /// Commands that misbehave, by `<program> <verb>`: `bootc status`,
     /// `bootc switch`, `bootc upgrade`, `bootc rollback`, `ostree admin status`,
     /// `ostree admin undeploy`, `ostree admin lock-finalization`, …

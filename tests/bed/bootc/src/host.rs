@@ -1,8 +1,9 @@
 //! The host that a command runs on: its folders, and whether it may run at all.
 
-use std::fs;
+use std::fs::{self, FileTimes};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
@@ -175,10 +176,13 @@ pub(crate) fn require_privilege() -> Result<()> {
     Ok(())
 }
 
-/// Gives a folder a new modification time: how ostree and bootc tell watchers of a change.
+/// Gives a folder new times: how ostree and bootc tell watchers of a change.
+/// It must be both of them, or inotify reports a modification instead of new attributes.
 pub(crate) fn touch(dir: &Path) -> Result<()> {
+    let now = SystemTime::now();
+    let times = FileTimes::new().set_accessed(now).set_modified(now);
     fs::File::open(dir)
-        .and_then(|f| f.set_modified(std::time::SystemTime::now()))
+        .and_then(|f| f.set_times(times))
         .with_context(|| format!("Touching {}", dir.display()))
 }
 

@@ -101,6 +101,15 @@ pub(crate) fn mount_root(host: &Host, sysroot: &Sysroot, id: &str) -> Result<()>
             None::<&str>,
         )
         .with_context(|| format!("Mounting {}", to.display()))?;
+        // As a peer of the running root's, its end would take what is mounted
+        // below `/sysroot` there along.
+        mount(
+            None::<&str>,
+            &to,
+            None::<&str>,
+            MsFlags::MS_PRIVATE | MsFlags::MS_REC,
+            None::<&str>,
+        )?;
     }
     Ok(())
 }

@@ -243,7 +243,7 @@ impl<'a> Work<'a> {
                 anyhow!(
                     "Pulling bound images: Pulling bound images: Failed to pull image: Subprocess failed: \
                      ExitStatus(unix_wait_status(32000))\nTrying to pull {image}...\nError: unable to copy from \
-                     source docker://{image}: initializing source docker://{image}: {e:#}"
+                     source docker://{image}: initializing source docker://{image}: {e:#}\n"
                 )
             })?;
         }
@@ -253,14 +253,15 @@ impl<'a> Work<'a> {
     /// Drops images that no deployment follows any more.
     fn prune(&mut self) -> Result<()> {
         let staged = self.booted.staged_entry()?;
-        let followed = self
-            .booted
-            .entries
-            .iter()
-            .chain(&staged)
-            .filter_map(|e| e.origin.image.as_ref());
-        let keep: BTreeSet<_> = followed.map(ImageRef::pullspec).collect();
-        let pruned = self.store.prune(&mut self.booted.state, &keep)?;
+        let entries = || self.booted.entries.iter().chain(&staged);
+        let keep = entries()
+            .filter_map(|e| e.origin.image.as_ref())
+            .map(ImageRef::pullspec)
+            .collect();
+        let deployed = entries()
+            .map(|e| e.deployment.image.digest.clone())
+            .collect();
+        let pruned = self.store.prune(&mut self.booted.state, &keep, &deployed)?;
         self.booted.sysroot.save(&self.booted.state)?;
         let Pruned {
             images,
@@ -356,7 +357,7 @@ fn free_bytes(dir: &Path) -> Result<u64> {
     Ok(stat.blocks_available() * stat.fragment_size())
 }
 
-/// Bytes as `GLib` writes them: `20.0 MB`, `648 bytes`.
+/// Bytes as `GLib` writes them: `648 bytes`, and `20.0 MB` with a no-break space.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
     if bytes < 1000 {
@@ -369,5 +370,23 @@ pub(crate) fn size(bytes: u64) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    format!("{value:.1} {}", UNITS.get(unit).unwrap_or(&"TB"))
+    format!("{value:.1}\u{a0}{}", UNITS.get(unit).unwrap_or(&"TB"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn sizes_are_glibs() {
+        for (bytes, text) in [
+            (0, "0 bytes"),
+            (648, "648 bytes"),
+            (11_100, "11.1\u{a0}kB"),
+            (20_010_000, "20.0\u{a0}MB"),
+            (135_200_000, "135.2\u{a0}MB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
 }

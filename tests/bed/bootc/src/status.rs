@@ -54,11 +54,12 @@ pub(crate) struct Status {
 
 impl Status {
     /// All empty, with the keys that `release` knows.
-    fn known_to(release: Release, read_only: bool) -> Self {
+    fn known_to(release: Release, read_only: bool, usr_overlay: bool) -> Self {
         let newer = release > Release::V1_11_0;
+        let overlay = json!({"accessMode": "readWrite", "persistence": "transient"});
         Self {
             read_only: newer.then_some(read_only),
-            usr_overlay: newer.then_some(Value::Null),
+            usr_overlay: newer.then_some(if usr_overlay { overlay } else { Value::Null }),
             ..Self::default()
         }
     }
@@ -102,7 +103,7 @@ impl Document {
 
     /// What a host says that is not bootc's, or that takes itself for a container.
     pub(crate) fn null(release: Release) -> Self {
-        Self::new(Spec::default(), Status::known_to(release, false))
+        Self::new(Spec::default(), Status::known_to(release, false, false))
     }
 
     pub(crate) fn of(host: &Booted, faults: &Faults) -> Result<Self> {
@@ -111,7 +112,7 @@ impl Document {
         let mut status = Status {
             rollback_queued: host.rollback_queued(),
             staged: host.staged_entry()?.map(|e| view.entry(&e, true)),
-            ..Status::known_to(faults.release, faults.read_only)
+            ..Status::known_to(faults.release, faults.read_only, faults.usr_overlay)
         };
         for (index, entry) in host.entries.iter().enumerate() {
             let shown = view.entry(entry, false);

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use oci_spec::image::{Arch, Descriptor, ImageConfiguration, ImageIndex, ImageManifest, Os};
 use sha2::{Digest, Sha256};
 
+use crate::deploy::commit_of;
 use crate::sysroot::{ImageInfo, State, Sysroot};
 
 /// The blobs of one sysroot.
@@ -102,26 +103,45 @@ impl Store {
         Ok(image_info(digest, &config))
     }
 
-    /// Drops images that no reference in `keep` names, and the blobs that none of the rest needs.
-    pub(crate) fn prune(&self, state: &mut State, keep: &BTreeSet<String>) -> Result<Pruned> {
+    /// Drops images that no reference in `keep` names, and the blobs that
+    /// neither the rest nor a deployment (in `deployed`, by its image's digest) needs.
+    pub(crate) fn prune(
+        &self,
+        state: &mut State,
+        keep: &BTreeSet<String>,
+        deployed: &BTreeSet<String>,
+    ) -> Result<Pruned> {
         let before = state.images.len();
         state.images.retain(|reference, _| keep.contains(reference));
-        let mut pruned = Pruned {
+        let images: BTreeSet<_> = state.images.values().chain(deployed).cloned().collect();
+        let commits: BTreeSet<_> = images.iter().map(|d| commit_of(d)).collect();
+        state
+            .cached_updates
+            .retain(|commit, _| commits.contains(commit));
+        let pruned = Pruned {
             images: before - state.images.len(),
             ..Pruned::default()
         };
-        let mut wanted = BTreeSet::new();
-        for digest in state.images.values() {
+        self.drop_blobs(&self.needed(&images)?, pruned)
+    }
+
+    /// All blobs of the given images.
+    fn needed(&self, images: &BTreeSet<String>) -> Result<BTreeSet<String>> {
+        let mut needed = images.clone();
+        for digest in images {
             let manifest = self.manifest(digest)?;
-            wanted.insert(digest.clone());
-            wanted.insert(manifest.config().digest().to_string());
-            wanted.extend(manifest.layers().iter().map(|l| l.digest().to_string()));
+            needed.insert(manifest.config().digest().to_string());
+            needed.extend(manifest.layers().iter().map(|l| l.digest().to_string()));
         }
+        Ok(needed)
+    }
+
+    fn drop_blobs(&self, needed: &BTreeSet<String>, mut pruned: Pruned) -> Result<Pruned> {
         for entry in fs::read_dir(&self.blobs)
             .with_context(|| format!("Reading {}", self.blobs.display()))?
         {
             let entry = entry?;
-            if wanted.contains(&format!("sha256:{}", entry.file_name().to_string_lossy())) {
+            if needed.contains(&format!("sha256:{}", entry.file_name().to_string_lossy())) {
                 continue;
             }
             if is_layer(&entry.path())? {

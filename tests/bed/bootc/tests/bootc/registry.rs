@@ -1,0 +1,162 @@
+//! The bed's registry on a free port of the loopback, and pushing to it.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest, Sha256};
+
+/// User and password of a protected registry, and the latter's bcrypt hash.
+const LOGIN: &str = "bed:secret";
+const HTPASSWD: &str = "bed:$2y$04$4Nt2tHoONGSeogKRbsRyk./vFB3jCN7ChTc3Pa05YDQCH.yWvrTbe\n";
+
+pub(crate) struct Registry {
+    child: Child,
+    dir: tempfile::TempDir,
+    pub(crate) address: String,
+    protected: bool,
+}
+
+impl Registry {
+    pub(crate) fn start(protected: bool) -> Self {
+        let programs = bed::parts::ensure(&[bed::parts::Part::Registry]).unwrap();
+        // In memory where there is such a folder: a registry syncs every blob.
+        let shm = std::path::Path::new("/dev/shm");
+        let dir = if shm.is_dir() {
+            tempfile::tempdir_in(shm)
+        } else {
+            tempfile::tempdir()
+        }
+        .unwrap();
+        let address = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .to_string();
+        let auth = if protected {
+            std::fs::write(dir.path().join("htpasswd"), HTPASSWD).unwrap();
+            format!(
+                "auth: {{htpasswd: {{realm: bed, path: {}/htpasswd}}}}\n",
+                dir.path().display()
+            )
+        } else {
+            String::new()
+        };
+        let config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}/data}}}}\n\
+             http: {{addr: \"{address}\"}}\n{auth}",
+            dir.path().display()
+        );
+        std::fs::write(dir.path().join("config.yml"), config).unwrap();
+        let child = spawn(&programs.join("registry"), dir.path());
+        let registry = Self {
+            child,
+            dir,
+            address,
+            protected,
+        };
+        registry.wait();
+        registry
+    }
+
+    fn wait(&self) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while std::net::TcpStream::connect(&self.address).is_err() {
+            assert!(Instant::now() < deadline, "the registry does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Takes it off the network; `resume` brings the same content back at the same place.
+    pub(crate) fn stop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub(crate) fn resume(&mut self) {
+        let programs = bed::parts::ensure(&[bed::parts::Part::Registry]).unwrap();
+        self.child = spawn(&programs.join("registry"), self.dir.path());
+        self.wait();
+    }
+
+    /// The entry of an auth file, with or without the right password.
+    pub(crate) fn auth(&self, right: bool) -> String {
+        let login = if right { LOGIN } else { "bed:wrong" };
+        format!(
+            r#"{{"auths":{{"{}":{{"auth":"{}"}}}}}}"#,
+            self.address,
+            STANDARD.encode(login)
+        )
+    }
+
+    /// Stores a blob and returns its digest.
+    pub(crate) fn push_blob(&self, repository: &str, blob: &[u8]) -> String {
+        let digest = format!("sha256:{}", hex(&Sha256::digest(blob)));
+        let start = self.request(ureq::post(format!(
+            "http://{}/v2/{repository}/blobs/uploads/",
+            self.address
+        )));
+        let started = start.send_empty().unwrap();
+        let location = started.headers().get("location").unwrap().to_str().unwrap();
+        let separator = if location.contains('?') { '&' } else { '?' };
+        let put = self.request(ureq::put(format!("{location}{separator}digest={digest}")));
+        put.header("Content-Type", "application/octet-stream")
+            .send(blob)
+            .unwrap();
+        digest
+    }
+
+    /// Stores a manifest or index under a tag and returns its digest.
+    pub(crate) fn push_manifest(
+        &self,
+        repository: &str,
+        tag: &str,
+        media_type: &str,
+        manifest: &[u8],
+    ) -> String {
+        let put = self.request(ureq::put(format!(
+            "http://{}/v2/{repository}/manifests/{tag}",
+            self.address
+        )));
+        put.header("Content-Type", media_type)
+            .send(manifest)
+            .unwrap();
+        format!("sha256:{}", hex(&Sha256::digest(manifest)))
+    }
+
+    fn request<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+        if self.protected {
+            request.header("Authorization", format!("Basic {}", STANDARD.encode(LOGIN)))
+        } else {
+            request
+        }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(program: &std::path::Path, dir: &std::path::Path) -> Child {
+    Command::new(program)
+        .args(["serve", "config.yml"])
+        .current_dir(dir)
+        .env("OTEL_TRACES_EXPORTER", "none")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut out, b| {
+        write!(out, "{b:02x}").unwrap();
+        out
+    })
+}
