@@ -4,6 +4,7 @@
 mod agent;
 mod drain;
 mod install;
+mod lease;
 mod policies;
 mod registry;
 mod schema;
@@ -41,6 +42,7 @@ fn run(args: &Arguments) -> anyhow::Result<ExitCode> {
         schema::trials(&suite),
         stored::trials(&suite),
         install::trials(&suite),
+        lease::trials(&suite),
         policies::trials(&suite),
         drain::trials(&suite),
         registry::trials(&suite),
