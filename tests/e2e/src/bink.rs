@@ -8,7 +8,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use tokio::net::TcpStream;
 use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::wait::until;
 
 /// How long `cluster start` and `node add` may take. On real VMs it is minutes.
 const START: Duration = Duration::from_secs(900);
@@ -97,12 +101,16 @@ impl Bink {
         let info = self.run(ORDINARY, ["registry", "info"]).await?;
         let port = info
             .lines()
-            .find_map(|line| line.strip_prefix("Host port:"));
-        Ok(format!(
-            "127.0.0.1:{}",
-            port.context("bink registry info names no host port")?
-                .trim()
-        ))
+            .find_map(|line| line.strip_prefix("Host port:"))
+            .context("bink registry info names no host port")?;
+        let address = format!("127.0.0.1:{}", port.trim());
+        // `registry start` returns before the registry listens.
+        until("the registry answers", START, async || {
+            let connected = TcpStream::connect(&address).await;
+            Ok(connected.map(drop).map_err(|error| error.to_string()))
+        })
+        .await?;
+        Ok(address)
     }
 
     /// Runs a shell command on a node as root.
@@ -116,7 +124,7 @@ impl Bink {
                 &format!("sudo sh -c {}", quoted(command)),
             ])
             .output();
-        let output = tokio::time::timeout(ORDINARY, output)
+        let output = timeout(ORDINARY, output)
             .await
             .with_context(|| format!("`{command}` on {node} did not end in time"))??;
         Ok(Output {
@@ -167,11 +175,16 @@ impl Bink {
     ) -> Result<String> {
         let args: Vec<&str> = args.into_iter().collect();
         let what = format!("bink {}", args.join(" "));
-        let output = self.command(&args).stderr(Stdio::inherit()).output();
-        let output = tokio::time::timeout(deadline, output)
+        let mut command = self.command(&args);
+        // Not `output()`, which takes standard error too and then waits for
+        // whoever still has it: `cluster start` leaves a daemon behind.
+        command.stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot run `{what}`"))?;
+        let output = timeout(deadline, child.wait_with_output())
             .await
-            .with_context(|| format!("`{what}` did not end in time"))?;
-        let output = output.with_context(|| format!("cannot run `{what}`"))?;
+            .with_context(|| format!("`{what}` did not end in time"))??;
         if !output.status.success() {
             bail!("`{what}` failed ({})", output.status);
         }

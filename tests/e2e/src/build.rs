@@ -1,8 +1,6 @@
 //! Builds the programs that the clusters run, by the cargo that runs us.
 
-use std::env;
 use std::path::PathBuf;
-use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
 use tokio::process::Command;
@@ -54,16 +52,9 @@ impl Binaries {
 }
 
 async fn cargo(args: &[&str]) -> Result<()> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command
-        .args(args)
-        .arg("--locked")
-        .current_dir(bed::paths::project())
-        .stdin(Stdio::null());
-    // ring's assembler parts are plain C: the machine's compiler does for musl too.
-    command.env("CC_x86_64_unknown_linux_musl", "cc");
-    let status = command.status().await.context("cannot run cargo")?;
+    let mut command = Command::from(bed::cargo::command());
+    let status = command.args(args).arg("--locked").status();
+    let status = status.await.context("cannot run cargo")?;
     if !status.success() {
         bail!("cargo {} failed ({status})", args.join(" "));
     }
