@@ -207,3 +207,23 @@ async fn until(at: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drain::pod::PodName;
+
+    #[test]
+    fn an_eviction_means_one_pod_by_its_uid() {
+        let target = Target {
+            name: PodName::new("shop", "db-0"),
+            uid: "first".into(),
+            notable: None,
+        };
+        let body = serde_json::to_value(eviction(&target)).unwrap();
+        assert_eq!(body["metadata"]["name"], "db-0");
+        assert_eq!(body["metadata"]["namespace"], "shop");
+        assert_eq!(body["deleteOptions"]["preconditions"]["uid"], "first");
+        assert!(body["deleteOptions"].get("gracePeriodSeconds").is_none());
+    }
+}
