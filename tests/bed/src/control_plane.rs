@@ -41,8 +41,9 @@ pub use pki::{Identity, Pki};
 
 /// How long a component may take until it serves.
 const READY: Duration = Duration::from_secs(60);
-/// How long a component may take to end when it is asked to.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a component may take to end when it is asked to. An API server
+/// would wait a minute for its clients to close their connections.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How often a wait looks again.
 const POLL: Duration = Duration::from_millis(50);
 /// How often it is tried with other ports when somebody took one between its

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -17,6 +18,9 @@ use nix::unistd::{Pid, dup2_stderr, dup2_stdout, setsid};
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 
+/// Our own program, even when a build has put another one in its place.
+pub const SELF: &str = "/proc/self/exe";
+
 /// What a daemon says on its standard output: one line of JSON.
 #[derive(Debug, Serialize, Deserialize)]
 enum Outcome {
@@ -26,9 +30,9 @@ enum Outcome {
 
 /// Starts this program with other arguments and waits until it is ready.
 pub fn launch(arguments: &[String]) -> Result<()> {
-    let program = std::env::current_exe().context("cannot tell which program this is")?;
-    let mut command = Command::new(program);
+    let mut command = Command::new(SELF);
     command
+        .arg0("bink")
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());

@@ -1,14 +1,45 @@
 //! Progress on standard error: what is being done, and for how long already.
 
 use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a step may be silent.
-const INTERVAL: Duration = Duration::from_secs(4);
+const INTERVAL: Duration = Duration::from_secs(2);
 
-/// Says one line on standard error.
+type Listener = Box<dyn Fn(String) + Send>;
+
+/// Who hears what is said, if it is not standard error.
+static LISTENER: Mutex<Option<Listener>> = Mutex::new(None);
+
+fn listener() -> MutexGuard<'static, Option<Listener>> {
+    LISTENER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Says one line on standard error, or to whoever listens.
 pub fn say(line: impl fmt::Display) {
-    eprintln!("bed: {line}");
+    match listener().as_ref() {
+        Some(listener) => listener(line.to_string()),
+        None => eprintln!("bed: {line}"),
+    }
+}
+
+/// Lets somebody else hear what this process says, until the answer is dropped:
+/// a daemon's work is shown by the command that asked for it.
+#[must_use]
+pub fn redirect(to: impl Fn(String) + Send + 'static) -> Redirect {
+    *listener() = Some(Box::new(to));
+    Redirect(())
+}
+
+/// See [`redirect`].
+#[derive(Debug)]
+pub struct Redirect(());
+
+impl Drop for Redirect {
+    fn drop(&mut self) {
+        *listener() = None;
+    }
 }
 
 /// A step that may take long: says that it goes on every few seconds, and
@@ -76,6 +107,17 @@ fn seconds(elapsed: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_listener_hears_until_it_goes() {
+        let (sender, heard) = std::sync::mpsc::channel();
+        let redirect = redirect(move |line| sender.send(line).unwrap());
+        say("one");
+        drop(redirect);
+        say("two");
+        let heard: Vec<String> = heard.iter().collect();
+        assert!(heard.contains(&"one".to_owned()) && !heard.contains(&"two".to_owned()));
+    }
 
     #[test]
     fn elapsed_time_reads_well() {

@@ -21,6 +21,7 @@ use super::control::NodeSpec;
 use super::network;
 use super::state::{NodeState, State, check_name};
 use crate::control_plane::{ControlPlane, Identity};
+use crate::detached::SELF;
 use crate::process::last_words;
 use crate::progress::Step;
 
@@ -155,9 +156,8 @@ impl Hosts {
     }
 
     fn power(&mut self, name: &str, host: &Host) -> Result<()> {
-        let program = std::env::current_exe().context("cannot tell which program this is")?;
         self.powered
-            .insert(name.to_owned(), host.power_on(&program)?);
+            .insert(name.to_owned(), host.power_on(Path::new(SELF))?);
         Ok(())
     }
 
@@ -204,7 +204,7 @@ impl Hosts {
     async fn wait_registered(&mut self, name: &str) -> Result<()> {
         let nodes = Api::<NodeObject>::all(self.client.clone());
         let deadline = Instant::now() + REGISTERED;
-        let mut step = Step::quiet(format!("waiting for node {name} to register"));
+        let mut step = Step::new(format!("booting {name}, until its node is registered"));
         loop {
             // The API server may be away for a moment: that is what tests do.
             if let Ok(Some(_)) = nodes.get_opt(name).await {

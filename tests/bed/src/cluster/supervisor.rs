@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -12,7 +13,9 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::Uid;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
 
 use super::control::{self, Action, NodeSpec, Reply, Request};
 use super::dns;
@@ -226,11 +229,13 @@ impl Cluster {
             addresses: Some(addresses()),
             ..control_plane::Config::default()
         };
+        let step = progress::Step::new("starting the control plane");
         let images = tokio::spawn(push_images());
         let control_plane = ControlPlane::start_in(config, || RunDir::claim(&name)).await?;
         let from_outside = control_plane.kubeconfig_at(&format!("https://127.0.0.1:{port}"))?;
         fs::write(dir.path().join("kubeconfig"), from_outside)?;
         let (image, pause) = images.await??;
+        step.done();
         let common = Common {
             dir: dir.path().to_path_buf(),
             base: built.base.clone(),
@@ -254,17 +259,32 @@ impl Cluster {
         })
     }
 
+    /// Does what is asked and shows the progress to whoever asked.
     async fn answer(&mut self, stream: UnixStream) -> Result<()> {
         let (read, mut write) = stream.into_split();
-        let mut line = String::new();
-        BufReader::new(read).read_line(&mut line).await?;
-        let reply = match self.obey(&line).await {
+        let mut request = String::new();
+        BufReader::new(read).read_line(&mut request).await?;
+        let (sender, mut said) = mpsc::unbounded_channel();
+        let redirect = progress::redirect(move |line| {
+            let _nobody_listens = sender.send(line);
+        });
+        let mut work = pin!(self.obey(&request));
+        let outcome = loop {
+            tokio::select! {
+                biased;
+                Some(line) = said.recv() => {
+                    // Who does not listen any more gets its work done all the same.
+                    let _nobody_listens = tell(&mut write, &Reply::Progress(line)).await;
+                }
+                outcome = &mut work => break outcome,
+            }
+        };
+        drop(redirect);
+        let reply = match outcome {
             Ok(()) => Reply::Done,
             Err(error) => Reply::Failed(format!("{error:#}")),
         };
-        Ok(write
-            .write_all(format!("{}\n", serde_json::to_string(&reply)?).as_bytes())
-            .await?)
+        tell(&mut write, &reply).await
     }
 
     async fn obey(&mut self, line: &str) -> Result<()> {
@@ -281,6 +301,11 @@ impl Cluster {
             },
         }
     }
+}
+
+async fn tell(to: &mut OwnedWriteHalf, reply: &Reply) -> Result<()> {
+    let line = format!("{}\n", serde_json::to_string(reply)?);
+    Ok(to.write_all(line.as_bytes()).await?)
 }
 
 fn addresses() -> Addresses {

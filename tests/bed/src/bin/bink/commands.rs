@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use bed::cluster::control::{self, NodeSpec, Request};
 use bed::cluster::state::{self, State};
 use bed::cluster::supervisor::{self, Spec};
+use bed::detached::SELF;
 use bed::parts::{self, Part};
 use bed::{owner, progress, registry};
 use bed_host::Host;
@@ -175,14 +176,13 @@ fn list_nodes() -> Result<()> {
 /// standard input. The exit code is the command's; 255: no way in.
 fn ssh(cluster: &str, node: &str, words: &[String]) -> Result<ExitCode> {
     let host = host(cluster, node)?;
-    let program = std::env::current_exe().context("cannot tell which program this is")?;
     let joined = words.join(" ");
     let shell: &[&str] = if words.is_empty() {
         &["/bin/bash"]
     } else {
         &["/bin/sh", "-c", &joined]
     };
-    let mut command = host.command(&program, shell);
+    let mut command = host.command(Path::new(SELF), shell);
     if !words.is_empty() {
         command.stdin(Stdio::null());
     }
