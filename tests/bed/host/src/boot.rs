@@ -1,8 +1,8 @@
 //! One boot: from the supervisor to the host's PID 1.
 //!
-//! The supervisor starts `bed-host boot`, which makes the namespaces and waits
-//! in them; it starts `bed-host init`, which builds the root and becomes
-//! systemd. Each dies with the one that started it, so that a killed supervisor
+//! The supervisor starts `bed-host boot`, which starts `bed-host init` as the
+//! first process of a PID namespace and waits for it; that makes the other
+//! namespaces, builds the root and becomes systemd. Each dies with the one that started it, so that a killed supervisor
 //! leaves no process.
 
 use std::fs::File;
@@ -29,7 +29,7 @@ const NOT_BOOTED: i32 = 125;
 /// What is added to a signal's number to make it an exit code, as shells do.
 const BY_SIGNAL: i32 = 128;
 
-/// Waits in the host's namespaces for its PID 1; returns the exit code by
+/// Starts the host's PID 1 in the host's cgroups and waits for it; returns the exit code by
 /// which [`end`] knows how it went. `supervisor` is the process that started us.
 pub(crate) fn hold(paths: &Paths, boot_id: &str, supervisor: u32) -> Result<i32> {
     set_pdeathsig(Signal::SIGKILL)?;
@@ -39,14 +39,8 @@ pub(crate) fn hold(paths: &Paths, boot_id: &str, supervisor: u32) -> Result<i32>
     let machine = cgroup::Machine::find()?;
     let directories = cgroup::recorded(&paths.cgroups())?;
     cgroup::join(&directories)?;
-    unshare(
-        CloneFlags::CLONE_NEWCGROUP
-            | CloneFlags::CLONE_NEWIPC
-            | CloneFlags::CLONE_NEWNS
-            | CloneFlags::CLONE_NEWPID
-            | CloneFlags::CLONE_NEWUTS,
-    )
-    .context("cannot make the host's namespaces; this needs root")?;
+    unshare(CloneFlags::CLONE_NEWPID)
+        .context("cannot make the host's PID namespace; this needs root")?;
     // Never written to: that it is open says that we live.
     let (theirs, _ours) = pipe()?;
     let mut init = Command::new("/proc/self/exe")
@@ -57,8 +51,8 @@ pub(crate) fn hold(paths: &Paths, boot_id: &str, supervisor: u32) -> Result<i32>
         .stdin(Stdio::from(theirs))
         .spawn()
         .context("cannot start the host's PID 1")?;
-    std::fs::write(paths.init(), init.id().to_string())?;
-    let status = init.wait()?;
+    std::fs::write(paths.init(), init.id().to_string()).context("cannot write the id of PID 1")?;
+    let status = init.wait().context("cannot wait for the host's PID 1")?;
     Ok(exit_code(status))
 }
 
@@ -93,9 +87,18 @@ pub(crate) fn become_init(
     if parent_is_gone()? {
         bail!("the supervisor is gone");
     }
+    // Not earlier: the root of all in a mount namespace changes with ours, and
+    // who started us still has files to write on the machine.
+    unshare(
+        CloneFlags::CLONE_NEWCGROUP
+            | CloneFlags::CLONE_NEWIPC
+            | CloneFlags::CLONE_NEWNS
+            | CloneFlags::CLONE_NEWUTS,
+    )
+    .context("cannot make the host's namespaces; this needs root")?;
     let config = paths.load()?;
     let plan = bed_bootc::boot::plan(&paths.disk())?;
-    sethostname(&config.name)?;
+    sethostname(&config.name).context("cannot set the hostname")?;
     let console = console()?;
     let info = BootInfo {
         plan: &plan,
@@ -105,7 +108,7 @@ pub(crate) fn become_init(
     };
     root::enter(&config, paths, &info)?;
     give_up_the_machine()?;
-    dup2_stdin(File::open("/dev/null")?)?;
+    dup2_stdin(File::open("/dev/null").context("the host has no /dev/null")?)?;
     let error = Command::new("/usr/lib/systemd/systemd")
         .arg0("/sbin/init")
         .env_clear()
@@ -120,11 +123,11 @@ pub(crate) fn become_init(
 /// Takes from the host, for good, what would only reach the machine: modules,
 /// ports, clock.
 fn give_up_the_machine() -> Result<()> {
-    use rustix::thread::Capability;
+    use rustix::thread::CapabilitySet;
     for capability in [
-        Capability::SystemModule,
-        Capability::SystemRawIO,
-        Capability::SystemTime,
+        CapabilitySet::SYS_MODULE,
+        CapabilitySet::SYS_RAWIO,
+        CapabilitySet::SYS_TIME,
     ] {
         rustix::thread::remove_capability_from_bounding_set(capability)
             .with_context(|| format!("cannot give up {capability:?}"))?;

@@ -31,7 +31,8 @@ pub struct Boot {
     pub powered: SystemTime,
     /// When its PID 1 was started, unless it never was.
     pub started: Option<SystemTime>,
-    /// How and when it ended; `None` while it runs.
+    /// How and when it ended; `None` while it runs, and when the supervisor
+    /// was killed with it.
     pub ended: Option<(End, SystemTime)>,
 }
 

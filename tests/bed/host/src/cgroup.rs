@@ -35,8 +35,8 @@ pub(crate) struct Machine {
 impl Machine {
     /// Finds out what this machine has.
     pub(crate) fn find() -> Result<Self> {
-        let cgroups = fs::read_to_string("/proc/self/cgroup")?;
-        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        let cgroups = fs::read_to_string("/proc/self/cgroup").context("no cgroups")?;
+        let mounts = fs::read_to_string("/proc/self/mountinfo").context("no mounts")?;
         Self::parse(&cgroups, &mounts)
     }
 

@@ -14,10 +14,13 @@ use bed_bootc::files::{Content, FILES};
 use serde_json::{Value, json};
 
 const MASKED: &str = include_str!("../files/masked-units");
-const UNITS: [(&str, &str); 1] = [(
-    "bed-shared-mounts.service",
-    include_str!("../files/units/bed-shared-mounts.service"),
-)];
+const UNITS: [(&str, &str); 2] = [
+    (
+        "bed-shared-mounts.service",
+        include_str!("../files/units/bed-shared-mounts.service"),
+    ),
+    ("var.mount", include_str!("../files/units/var.mount")),
+];
 const KUBERNETES_UNITS: [(&str, &str); 2] = [
     (
         "containerd.service",
@@ -28,6 +31,8 @@ const KUBERNETES_UNITS: [(&str, &str); 2] = [
         include_str!("../files/units/kubelet.service"),
     ),
 ];
+/// Mounts of the root that were there before systemd.
+const EXTRINSIC: [&str; 2] = ["sysroot", r"sysroot-ostree-bed\x2dbase"];
 /// Binaries in the bed's `bin` directory and where a host has them.
 const BINARIES: [(&str, &str); 5] = [
     ("containerd", "usr/bin/containerd"),
@@ -95,6 +100,12 @@ impl Tree<'_> {
         for (name, text) in UNITS {
             self.unit(name, text)?;
         }
+        for mount in EXTRINSIC {
+            self.file(
+                &format!("etc/systemd/system/{mount}.mount.d/bed.conf"),
+                include_str!("../files/extrinsic-mount.conf"),
+            )?;
+        }
         self.link(
             "etc/systemd/system/default.target",
             Path::new("/usr/lib/systemd/system/multi-user.target"),
@@ -152,6 +163,10 @@ impl Tree<'_> {
         self.script(
             "usr/libexec/bed/with-cgroups",
             include_str!("../files/with-cgroups"),
+        )?;
+        self.script(
+            "usr/libexec/bed/clear-cgroups",
+            include_str!("../files/clear-cgroups"),
         )?;
         self.script(
             "usr/libexec/bed/boot-id-hook",

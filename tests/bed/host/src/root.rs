@@ -58,7 +58,7 @@ pub(crate) struct BootInfo<'a> {
 /// root. To be called by the host's PID 1, in namespaces of its own.
 pub(crate) fn enter(config: &HostConfig, paths: &Paths, info: &BootInfo<'_>) -> Result<()> {
     let root = Root { path: paths.root() };
-    fs::create_dir_all(&root.path)?;
+    make_directory(&root.path)?;
     attach(None, Path::new("/"), MsFlags::MS_REC | MsFlags::MS_PRIVATE)?;
     root.operating_system(config, paths, info.plan)?;
     root.processes()?;
@@ -79,7 +79,7 @@ impl Root {
         // Relative names keep the options short, whatever the bed's directory is called.
         chdir(&disk).with_context(|| format!("no disk at {}", disk.display()))?;
         let base = Path::new(BASE);
-        fs::create_dir_all(base)?;
+        make_directory(base)?;
         let layers = [paths.layer(), config.layer.clone(), config.base.clone()];
         overlay(base, &format!("lowerdir={}", join(&layers)))?;
         let mut lower = plan.lowerdirs.clone();
@@ -114,7 +114,8 @@ impl Root {
             set_mode(&node, 0o666)?;
         }
         for (name, target) in LINKS {
-            symlink(target, self.at("dev").join(name))?;
+            symlink(target, self.at("dev").join(name))
+                .with_context(|| format!("cannot link /dev/{name}"))?;
         }
         self.special(
             "devpts",
@@ -123,19 +124,18 @@ impl Root {
         )?;
         self.tmpfs("dev/shm", "mode=1777")?;
         self.special("mqueue", "dev/mqueue", "")?;
-        fs::write(self.at("dev/console"), "")?;
+        write(&self.at("dev/console"), "")?;
         bind(console, &self.at("dev/console"))
     }
 
     /// What tells the host, and the guard, that this is a host and in which boot.
     fn marks(&self, config: &HostConfig, info: &BootInfo<'_>) -> Result<()> {
         let marks = self.at(MARK);
-        fs::create_dir_all(&marks)?;
-        fs::write(marks.join("name"), format!("{}\n", config.name))?;
-        fs::write(marks.join("boot-id"), format!("{}\n", info.boot_id))?;
-        fs::write(marks.join("cgroup-v1"), info.cgroup_v1)?;
-        fs::write(self.at("run/ostree-booted"), &info.plan.booted)?;
-        Ok(())
+        make_directory(&marks)?;
+        write(&marks.join("name"), &format!("{}\n", config.name))?;
+        write(&marks.join("boot-id"), &format!("{}\n", info.boot_id))?;
+        write(&marks.join("cgroup-v1"), info.cgroup_v1)?;
+        write(&self.at("run/ostree-booted"), &info.plan.booted)
     }
 
     /// The kernel's settings are the machine's: a host may read them, and
@@ -159,14 +159,14 @@ impl Root {
     /// A file that stands in for one of the machine's.
     fn shadow(&self, name: &str, value: &str) -> Result<PathBuf> {
         let file = self.at(MARK).join(name);
-        fs::write(&file, format!("{value}\n"))?;
+        write(&file, &format!("{value}\n"))?;
         Ok(file)
     }
 
     /// Makes this the root. A chroot would not do: who enters the mount
     /// namespace from outside lands in the namespace's own root.
     fn pivot(&self) -> Result<()> {
-        chdir(&self.path)?;
+        chdir(&self.path).context("cannot enter the host's root")?;
         pivot_root(".", ".").context("cannot make the host's root the root")?;
         umount2(".", MntFlags::MNT_DETACH).context("cannot let go of the machine's root")?;
         chdir("/")?;
@@ -184,7 +184,7 @@ impl Root {
     fn special(&self, kind: &str, path: &str, options: &str) -> Result<()> {
         let target = self.at(path);
         if !target.is_dir() {
-            fs::create_dir_all(&target)?;
+            make_directory(&target)?;
         }
         mount(
             Some(kind),
@@ -201,6 +201,14 @@ impl Root {
         let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
         attach(None, &self.at(path), flags)
     }
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn make_directory(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))
 }
 
 fn overlay(target: &Path, options: &str) -> Result<()> {
@@ -239,8 +247,8 @@ fn attach(source: Option<&Path>, target: &Path, flags: MsFlags) -> Result<()> {
 
 fn set_mode(path: &Path, mode: u32) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-    Ok(())
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .with_context(|| format!("cannot open {} to all", path.display()))
 }
 
 fn join(directories: &[PathBuf]) -> String {

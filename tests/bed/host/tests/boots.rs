@@ -17,11 +17,12 @@ use bed_bootc::install::{Install, Source, install};
 use bed_bootc::origin::ImageRef;
 use bed_host::layer::Layer;
 use bed_host::{Boot, End, Host, HostConfig, Power};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_bed-host");
-const NAME: &str = "boots-test";
 /// Far above what anything here takes: only a hang lasts this long.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -78,12 +79,12 @@ fn bed() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../target/bed")
 }
 
-fn installed(directory: &Path) -> Host {
+fn installed(name: &str, directory: &Path) -> Host {
     let base = bed_host::base::tree(&bed()).unwrap();
     let layer = directory.join("layer");
     Layer::default().write(&layer).unwrap();
     let config = HostConfig {
-        name: NAME.to_owned(),
+        name: name.to_owned(),
         base: base.clone(),
         layer,
         network: None,
@@ -118,7 +119,7 @@ struct Watched {
 }
 
 impl Watched {
-    fn new() -> Self {
+    fn new(name: &str) -> Self {
         assert!(
             nix::unistd::Uid::effective().is_root(),
             "hosts are made of namespaces and mounts: run this test as root"
@@ -127,7 +128,7 @@ impl Watched {
         fs::create_dir_all(bed()).unwrap();
         let directory = tempfile::tempdir_in(bed()).unwrap();
         Self {
-            host: installed(directory.path()),
+            host: installed(name, directory.path()),
             _directory: directory,
         }
     }
@@ -159,10 +160,8 @@ impl Watched {
     fn wait_for_boot(&self, count: usize) -> Vec<Boot> {
         wait(&format!("boot {count}"), || {
             let boots = self.host.boots().unwrap();
-            assert!(
-                boots.is_empty() || self.host.is_on().unwrap(),
-                "the host went off"
-            );
+            let given_up = boots.last().is_some_and(|boot| boot.ended.is_some());
+            assert!(!given_up || self.host.is_on().unwrap(), "the host went off");
             let up = || {
                 let state = self.run(&["systemctl", "is-system-running", "--wait"]);
                 state.stdout.starts_with(b"running")
@@ -194,9 +193,9 @@ fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Processes, mounts and cgroups on the machine that belong to the host.
-fn traces(directory: &Path) -> Vec<String> {
-    let here = directory.to_string_lossy().into_owned();
+/// Processes and mounts on the machine that belong to the host.
+fn live_traces(host: &Host) -> Vec<String> {
+    let here = host.directory().to_string_lossy().into_owned();
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         if let Ok(command) = fs::read_to_string(entry.path().join("cmdline"))
@@ -206,33 +205,25 @@ fn traces(directory: &Path) -> Vec<String> {
         }
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    found.extend(
-        mounts
-            .lines()
-            .filter(|line| line.contains(&here))
-            .map(str::to_owned),
-    );
-    let cgroups = Command::new("find")
-        .args([
-            "/sys/fs/cgroup",
-            "-type",
-            "d",
-            "-name",
-            &format!("bed-{NAME}-*"),
-        ])
+    let ours = mounts.lines().filter(|line| line.contains(&here));
+    found.extend(ours.map(str::to_owned));
+    found
+}
+
+/// The host's cgroups on the machine.
+fn cgroups(host: &Host) -> Vec<PathBuf> {
+    let pattern = format!("bed-{}-*", host.config().unwrap().name);
+    let found = Command::new("find")
+        .args(["/sys/fs/cgroup", "-type", "d", "-name", &pattern, "-prune"])
         .output()
         .unwrap();
-    found.extend(
-        String::from_utf8_lossy(&cgroups.stdout)
-            .lines()
-            .map(str::to_owned),
-    );
-    found
+    let found = String::from_utf8_lossy(&found.stdout).into_owned();
+    found.lines().map(PathBuf::from).collect()
 }
 
 #[test]
 fn a_host_boots_reboots_and_leaves_nothing() {
-    let watched = Watched::new();
+    let watched = Watched::new("boots");
     let host = &watched.host;
     assert!(!host.is_on().unwrap());
     let mut power = watched.power_on();
@@ -241,7 +232,7 @@ fn a_host_boots_reboots_and_leaves_nothing() {
     assert!(host.is_on().unwrap());
     let id = watched.says(&["cat", "/proc/sys/kernel/random/boot_id"]);
     assert_eq!(boots[0].id, id);
-    assert_eq!(watched.says(&["cat", "/etc/hostname"]), NAME);
+    assert_eq!(watched.says(&["cat", "/etc/hostname"]), "boots");
     assert_eq!(
         watched.says(&["sed", "-n", "s/^PRETTY_NAME=//p", "/etc/os-release"]),
         "\"Bed Linux 1\""
@@ -281,5 +272,41 @@ fn a_host_boots_reboots_and_leaves_nothing() {
     assert_eq!(boots.len(), 3);
     assert_eq!(boots[2].ended.map(|(end, _)| end), Some(End::PowerOff));
     assert!(wait("the supervisor's end", || power.ended().unwrap()).success());
-    assert_eq!(traces(host.directory()), Vec::<String>::new());
+    assert_eq!(live_traces(host), Vec::<String>::new());
+    assert_eq!(cgroups(host), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_host_dies_with_its_supervisor() {
+    let watched = Watched::new("orphan");
+    let host = &watched.host;
+    let power = watched.power_on();
+    watched.wait_for_boot(1);
+    let supervisor = Pid::from_raw(i32::try_from(power.supervisor()).unwrap());
+    kill(supervisor, Signal::SIGKILL).unwrap();
+    wait("the end of all that the host was", || {
+        live_traces(host).is_empty().then_some(())
+    });
+    assert!(!host.is_on().unwrap());
+    drop(power);
+
+    // Its empty cgroups are left; the next start knows them.
+    assert_ne!(cgroups(host), Vec::<PathBuf>::new());
+    let power = watched.power_on();
+    watched.wait_for_boot(2);
+    // Whoever holds its power lets go.
+    drop(power);
+    assert!(!host.is_on().unwrap());
+    assert_eq!(live_traces(host), Vec::<String>::new());
+    assert_eq!(cgroups(host), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_host_that_is_off_cannot_be_entered() {
+    let watched = Watched::new("off");
+    let output = watched.run(&["true"]);
+    assert_eq!(output.status.code(), Some(255));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("off does not run"), "{said}");
+    assert!(watched.host.cut_power().is_err());
 }
