@@ -20,7 +20,7 @@ impl From<wire::Node> for Facts {
     fn from(node: wire::Node) -> Self {
         let meta = node.metadata;
         let labels = meta.labels.unwrap_or_default();
-        let status = node.status.get().cloned().unwrap_or_default();
+        let status = node.status;
         let ready = status
             .conditions
             .iter()
@@ -32,7 +32,7 @@ impl From<wire::Node> for Facts {
         let view = NodeView {
             uid: meta.uid.unwrap_or_default(),
             labelled: labels.contains_key(LABEL_MANAGED),
-            cordoned: node.spec.get().is_some_and(|spec| spec.unschedulable),
+            cordoned: node.spec.unschedulable,
             cordoned_by: cordoned_by.map(PoolName::from),
             ready: ready.map(|ready| ready.status == "True"),
             ready_since: ready

@@ -238,7 +238,7 @@ mod tests {
 
     #[expect(clippy::needless_pass_by_value, reason = "as the table calls it")]
     fn facts(_: &NodeName, node: wire::Node) -> bool {
-        node.spec.get().is_some_and(|spec| spec.unschedulable)
+        node.spec.unschedulable
     }
 
     fn watched(table: &mut Cordons, event: Event<wire::Node>) -> usize {

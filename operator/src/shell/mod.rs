@@ -6,14 +6,14 @@ mod draining;
 mod pull_secrets;
 mod work;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use fsm::{
     Command, Input, NodeName, PoolName, Rollout, Timestamp,
     command::{About, Effect},
     input::Outcome,
-    view::SecretRef,
+    view::{SecretRef, Waiting},
 };
 use futures::StreamExt as _;
 use kube::Client;
@@ -75,6 +75,9 @@ pub struct Shell {
     pull_secrets: PullSecrets,
     resolver: Arc<Resolver>,
     events: Events,
+    /// Nodes with a lane under way, and what is to be shown of them once it has ended: two writes
+    /// to one object at once would make one of them a conflict.
+    lanes: BTreeMap<NodeName, Option<Waiting>>,
     health: Health,
     /// Work elsewhere: dropping it ends all of it.
     tasks: JoinSet<()>,
@@ -120,6 +123,7 @@ impl Shell {
             pull_secrets: PullSecrets::default(),
             resolver: Arc::new(Resolver::new(config.allow_insecure_registry)),
             events,
+            lanes: BTreeMap::new(),
             health,
             tasks,
             outbox,
@@ -170,6 +174,8 @@ impl Shell {
             }
             Message::Lane(Step::Drain(lane)) => self.go_on(*lane),
             Message::Lane(Step::End(end)) => {
+                let shown = self.lanes.remove(&end.node).flatten();
+                let node = end.node.clone();
                 let outdated = match end.outcome {
                     Outcome::Conflict => end.stale,
                     _ => None,
@@ -181,6 +187,9 @@ impl Shell {
                     outcome: end.outcome,
                 });
                 self.tell_newer(outdated);
+                if let Some(waiting) = shown {
+                    self.show_waiting(node, waiting);
+                }
             }
             Message::Written(asked, stamp, result) => self.written(asked, stamp, result),
             Message::Resolved {
@@ -275,7 +284,12 @@ impl Shell {
 
     fn decide(&mut self, input: Input) {
         let now = self.clock.now();
-        for command in self.rollout.handle(now, input) {
+        let commands = self.rollout.handle(now, input);
+        // Decisions first: what is shown of a node can wait for its lane.
+        let (shown, rest): (Vec<_>, Vec<_>) = commands
+            .into_iter()
+            .partition(|command| matches!(command, Command::Waiting { .. }));
+        for command in rest.into_iter().chain(shown) {
             self.carry_out(command);
         }
     }
@@ -285,10 +299,11 @@ impl Shell {
             Command::Decide(decision) => {
                 let node = self.index.stamp(&Target::Node(decision.node.clone()));
                 let bootc_node = self.index.stamp(&Target::BootcNode(decision.node.clone()));
+                self.lanes.insert(decision.node.clone(), None);
                 self.go_on(Lane::new(decision, node, bootc_node));
             }
             Command::Pool { pool, write, what } => self.write_pool(pool, write, &what),
-            Command::Waiting { node, waiting } => self.write_waiting(node, &waiting),
+            Command::Waiting { node, waiting } => self.show_waiting(node, waiting),
             Command::Resolve {
                 pool,
                 reference,
@@ -304,6 +319,13 @@ impl Shell {
             }
             Command::Notice(notice) => self.events.tell(&notice, &self.index),
             Command::WakeAt(wake_at) => self.wake_at = wake_at,
+        }
+    }
+
+    fn show_waiting(&mut self, node: NodeName, waiting: Waiting) {
+        match self.lanes.get_mut(&node) {
+            Some(later) => *later = Some(waiting),
+            None => self.write_waiting(node, &waiting),
         }
     }
 
