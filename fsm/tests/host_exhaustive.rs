@@ -4,6 +4,13 @@
 //! Most combinations never occur; the guarantees hold there too, so they do not hang on the way that
 //! led there.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 use fsm::Timestamp;
 use fsm::host::{
     Attempt, Auth, Can, Deployment, Effect, Entry, Facts, Host, Image, Lock, MAX_HOPS, News,

@@ -1,5 +1,12 @@
 //! A host's whole update, step by step: what is done, in which order, and what is reported.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 use fsm::Timestamp;
 use fsm::host::{
     Auth, Can, Deployment, Effect, Entry, Facts, Host, Image, Lock, News, Record, Reported, Spec,

@@ -3,6 +3,13 @@
 //!
 //! Each test runs itself once more, as a process in that place.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 use std::{path::Path, process::Command, time::Duration};
 
 use nodeagent::host::{CommandError, EnterError, Host};

@@ -1,6 +1,13 @@
 //! Commands on the host, its files, and the watch on it: with real processes, files and inotify, in a
 //! directory that plays the host.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 use std::{fs, sync::Arc, time::Duration};
 
 use fsm::host::{Auth, Lock, Task, Unit};

@@ -5,6 +5,13 @@
 //! one, or another is wanted. After a change print it anew and read the difference:
 //! `UPDATE_SITUATIONS=1 cargo test -p nodeagent --test situations`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 use std::{fmt::Write as _, fs, path::PathBuf};
 
 use fsm::{

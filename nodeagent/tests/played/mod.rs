@@ -1,6 +1,13 @@
 //! A host that is only a directory, with programs that play bootc, ostree and systemd (see README.md
 //! beside this file).
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 use std::{
     fs,
     os::unix::fs::symlink,
@@ -51,11 +58,10 @@ impl PlayedHost {
             fs::create_dir_all(host.path(folder))?;
         }
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let programs = ["tests/played", "../../nodeagent/tests/played"];
-        let programs = programs.map(|path| here.join(path)).into_iter();
-        let programs = programs
-            .filter(|path| path.is_dir())
-            .next()
+        let programs = ["tests/played", "../../nodeagent/tests/played"]
+            .into_iter()
+            .map(|path| here.join(path))
+            .find(|path| path.is_dir())
             .ok_or(std::io::ErrorKind::NotFound)?;
         for name in PLAYED {
             symlink(programs.join(name), host.path("bin").join(name))?;

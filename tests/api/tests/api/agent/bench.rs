@@ -116,9 +116,9 @@ impl Bench {
         steps: impl Future<Output = Result<T>>,
     ) -> Result<T> {
         let hands = Hands::new(self.host.host(), self.server.clone());
-        let agent = Agent::start(hands, poll).await?;
+        let agent = Box::pin(Agent::start(hands, poll)).await?;
         tokio::select! {
-            () = agent.run() => anyhow::bail!("the agent ended"),
+            () = Box::pin(agent.run()) => anyhow::bail!("the agent ended"),
             done = steps => done,
         }
     }
