@@ -13,7 +13,7 @@
 //!     "bootc upgrade": { "hangSeconds": 600, "holdLock": true }
 //!   },
 //!   "pull": { "bytesPerSecond": 100000, "fullAfterBytes": 50000, "freeBytes": 0 },
-//!   "finalize": { "holdSeconds": 30, "error": "No space left on device" },
+//!   "finalize": { "holdSeconds": 30, "error": "No space left on device", "unrecorded": true },
 //!   "boot": [ { "image": "sha256:…", "entry": 1 } ]
 //! }
 //! ```
@@ -121,6 +121,9 @@ pub struct FinalizeFault {
     pub hold_seconds: u64,
     /// Fail with this text, kept for the next boot's ostree-boot-complete.
     pub error: Option<String>,
+    /// The disk is too full for a failure to be kept: the next boot looks
+    /// healthy, and only the journal of the last one knows.
+    pub unrecorded: bool,
 }
 
 /// An image that the boot loader gives up on while it is first in the list.

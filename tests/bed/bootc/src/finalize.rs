@@ -39,7 +39,7 @@ pub(crate) fn finalize_staged(host: &Host, faults: &FinalizeFault) -> Result<()>
     };
     let done = done.context("Finalizing deployment");
     if let Err(e) = &done {
-        record_failure(host, &format!("{e:#}"));
+        record_failure(host, &format!("{e:#}"), faults.unrecorded);
     }
     done
 }
@@ -108,7 +108,13 @@ fn stamp(host: &Host) -> PathBuf {
 }
 
 /// A disk that is full takes no stamp: then only the journal knows.
-fn record_failure(host: &Host, text: &str) {
+fn record_failure(host: &Host, text: &str, disk_full: bool) {
+    if disk_full {
+        eprintln!(
+            "Failed to write ostree/finalize-failure.stamp: fallocate: No space left on device"
+        );
+        return;
+    }
     let stamp = stamp(host);
     let written = stamp
         .parent()

@@ -23,6 +23,11 @@ use crate::staged::Staged;
 use crate::store::{Pruned, Store};
 use crate::sysroot::{BASE, ImageInfo};
 
+/// How long a real host is busy with its stores between the moment when an
+/// image shows as staged and the end of the command. A watcher that acts on
+/// the first sign meets the sysroot lock in this time.
+const HOUSEKEEPING: Duration = Duration::from_millis(100);
+
 /// A command at work: the host, what it knows, and where progress goes.
 #[derive(Debug)]
 pub(crate) struct Work<'a> {
@@ -213,6 +218,7 @@ impl<'a> Work<'a> {
         self.progress.staging(&deployment, 1);
         booted.clean()?;
         touch(&booted.sysroot.root().join("ostree/deploy"))?;
+        std::thread::sleep(HOUSEKEEPING);
         self.progress.staging(&deployment, 2);
         self.check_bound_images(&deployment.id())
             .context("Staging")?;

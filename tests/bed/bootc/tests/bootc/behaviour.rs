@@ -12,6 +12,7 @@ use bed_bootc::sysroot::{BASE, Sysroot};
 use serde_json::Value;
 
 use crate::image::{self, retag};
+use crate::registry::{Kind, Registry};
 use crate::rig::Rig;
 
 fn slow(bytes_per_second: u64) -> Faults {
@@ -579,4 +580,30 @@ fn rules_of_order_hold_in_the_trace() {
             host.names.digests["B"]
         )
     );
+}
+
+#[test]
+fn https_is_verified_unless_the_registry_is_marked_insecure() {
+    let host = Rig::new("A");
+    let registry = Registry::start(Kind::Tls);
+    let switch = format!("bootc switch {}/os:nope", registry.address);
+    let refused = host.fails(&switch, 1);
+    assert!(
+        refused.contains("pinging container registry") && refused.contains("certificate"),
+        "{refused}"
+    );
+    let unknown = format!(
+        "reading manifest nope in {}/os: manifest unknown\n",
+        registry.address
+    );
+    let certificate = format!("etc/containers/certs.d/{}/ca.crt", registry.address);
+    host.write(&certificate, &registry.certificate());
+    assert!(host.fails(&switch, 1).ends_with(&unknown));
+    fs::remove_file(host.path(&certificate)).unwrap();
+    let marked = format!(
+        "[[registry]]\nlocation = \"{}\"\ninsecure = true\n",
+        registry.address
+    );
+    host.write("etc/containers/registries.conf.d/tls.conf", &marked);
+    assert!(host.fails(&switch, 1).ends_with(&unknown));
 }

@@ -16,11 +16,21 @@ pub(crate) struct Registry {
     child: Child,
     dir: tempfile::TempDir,
     pub(crate) address: String,
-    protected: bool,
+    kind: Kind,
+}
+
+/// What a registry wants of its clients.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Plain,
+    /// A password, over plain http.
+    Password,
+    /// TLS, with a certificate of its own making.
+    Tls,
 }
 
 impl Registry {
-    pub(crate) fn start(protected: bool) -> Self {
+    pub(crate) fn start(kind: Kind) -> Self {
         let programs = bed::parts::ensure(&[bed::parts::Part::Registry]).unwrap();
         // In memory where there is such a folder: a registry syncs every blob.
         let shm = std::path::Path::new("/dev/shm");
@@ -35,7 +45,7 @@ impl Registry {
             .local_addr()
             .unwrap()
             .to_string();
-        let auth = if protected {
+        let auth = if kind == Kind::Password {
             std::fs::write(dir.path().join("htpasswd"), HTPASSWD).unwrap();
             format!(
                 "auth: {{htpasswd: {{realm: bed, path: {}/htpasswd}}}}\n",
@@ -44,9 +54,14 @@ impl Registry {
         } else {
             String::new()
         };
+        let tls = if kind == Kind::Tls {
+            certify(dir.path())
+        } else {
+            String::new()
+        };
         let config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}/data}}}}\n\
-             http: {{addr: \"{address}\"}}\n{auth}",
+             http: {{addr: \"{address}\"{tls}}}\n{auth}",
             dir.path().display()
         );
         std::fs::write(dir.path().join("config.yml"), config).unwrap();
@@ -55,7 +70,7 @@ impl Registry {
             child,
             dir,
             address,
-            protected,
+            kind,
         };
         registry.wait();
         registry
@@ -89,6 +104,11 @@ impl Registry {
             self.address,
             STANDARD.encode(login)
         )
+    }
+
+    /// The certificate of a registry with TLS.
+    pub(crate) fn certificate(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("cert.pem")).unwrap()
     }
 
     /// Stores a blob and returns its digest.
@@ -127,7 +147,7 @@ impl Registry {
     }
 
     fn request<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
-        if self.protected {
+        if self.kind == Kind::Password {
             request.header("Authorization", format!("Basic {}", STANDARD.encode(LOGIN)))
         } else {
             request
@@ -140,6 +160,15 @@ impl Drop for Registry {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Makes a certificate for the loopback; the part of the configuration that names it.
+fn certify(dir: &std::path::Path) -> String {
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    std::fs::write(dir.join("cert.pem"), made.cert.pem()).unwrap();
+    std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    let dir = dir.display();
+    format!(", tls: {{certificate: {dir}/cert.pem, key: {dir}/key.pem}}")
 }
 
 fn spawn(program: &std::path::Path, dir: &std::path::Path) -> Child {

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::fixture::{self, Fixture, Names};
 use crate::image;
-use crate::registry::Registry;
+use crate::registry::{Kind, Registry};
 use crate::watch::{Watch, essence};
 
 pub(crate) struct Rig {
@@ -32,7 +32,7 @@ impl Rig {
     /// A host that runs `os:<tag>`.
     pub(crate) fn new(tag: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let registry = Registry::start(false);
+        let registry = Registry::start(Kind::Plain);
         let digests = image::push_all(&registry);
         let registries = [registry.address.clone(), "second.invalid:5001".to_owned()];
         let rig = Self {
@@ -61,7 +61,7 @@ impl Rig {
 
     /// Starts the second registry with one image in it.
     pub(crate) fn start_protected(&mut self) {
-        let protected = Registry::start(true);
+        let protected = Registry::start(Kind::Password);
         image::push_os(&protected, "D", "04");
         self.names.registries[1].clone_from(&protected.address);
         self.write_registries();

@@ -37,6 +37,7 @@ fn first_update_is_locked_unlocked_and_booted() {
     host.compare_status("reboot-unlocked-A-to-B");
     host.compare_status("status-booted-B-rollback-A");
     host.replay("from-downloaded-nothing-staged");
+    host.replay("status-human-B");
 }
 
 /// B runs, A is the rollback.
@@ -351,6 +352,20 @@ fn a_failed_finalization_is_told_once() {
             "error: ostree-finalize-staged.service failed on previous boot: Finalizing deployment: {error}\n"
         )
     );
+    host.ok("ostree admin boot-complete");
+    host.compare_status("finalize-failure-stamp");
+
+    let unrecorded = FinalizeFault {
+        error: Some("full".to_owned()),
+        unrecorded: true,
+        ..FinalizeFault::default()
+    };
+    host.tell(&Faults {
+        finalize: unrecorded,
+        ..Faults::default()
+    });
+    host.ok("bootc switch {B}");
+    assert_eq!(host.reboot().status.code(), Some(1));
     host.ok("ostree admin boot-complete");
     host.compare_status("finalize-failure-stamp");
 }
