@@ -259,3 +259,92 @@ impl Sum {
         sum
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUCKETS: [Bucket; 9] = [
+        Bucket::Updated,
+        Bucket::Pending,
+        Bucket::Staging,
+        Bucket::Staged,
+        Bucket::Draining,
+        Bucket::Rebooting,
+        Bucket::Verifying,
+        Bucket::Degraded,
+        Bucket::Leaving,
+    ];
+
+    /// Numbers that look random and are the same in every run.
+    struct Numbers(u64);
+
+    impl Numbers {
+        fn below(&mut self, n: usize) -> usize {
+            self.0 = self
+                .0
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            ((self.0 >> 33) as usize) % n
+        }
+
+        fn coin(&mut self) -> bool {
+            self.below(2) == 1
+        }
+
+        fn tally(&mut self) -> Tally {
+            let rivals = if self.coin() {
+                ["q".into()].into()
+            } else {
+                BTreeSet::new()
+            };
+            Tally {
+                bucket: BUCKETS[self.below(BUCKETS.len())],
+                holds: self.coin(),
+                unhealthy: self.coin().then_some("NotReady"),
+                candidate: self.coin(),
+                wants_room: self.coin(),
+                stages: self.coin(),
+                unavailable: self.coin(),
+                owned: self.coin(),
+                problem: self.coin().then(|| "broken".to_owned()),
+                rivals,
+            }
+        }
+    }
+
+    #[test]
+    fn the_sum_kept_is_the_sum_counted_anew() {
+        for seed in 0..500 {
+            let mut numbers = Numbers(seed);
+            let mut sum = Sum::default();
+            for _ in 0..60 {
+                let name = NodeName::from(format!("w{}", numbers.below(8)));
+                let tally = (numbers.below(4) > 0).then(|| numbers.tally());
+                sum.put(&name, tally);
+                assert_eq!(sum, sum.recount());
+            }
+            for n in 0..8 {
+                sum.put(&NodeName::from(format!("w{n}")), None);
+            }
+            assert_eq!(sum, Sum::default());
+        }
+    }
+
+    #[test]
+    fn slots_are_fewer_by_what_is_down_anyway_and_never_none_for_that() {
+        let sum = |nodes: usize, down: usize| Sum {
+            unavailable: down,
+            tallies: (0..nodes)
+                .map(|n| (NodeName::from(format!("w{n}")), Numbers(1).tally()))
+                .collect(),
+            ..Sum::default()
+        };
+        assert_eq!(sum(10, 0).slots(Amount::Count(3)), 3);
+        assert_eq!(sum(10, 2).slots(Amount::Count(3)), 1);
+        assert_eq!(sum(10, 9).slots(Amount::Count(3)), 1);
+        assert_eq!(sum(10, 0).slots(Amount::Percent(25)), 3, "rounded up");
+        assert_eq!(sum(10, 0).slots(Amount::Count(0)), 0);
+        assert_eq!(sum(10, 0).slots(Amount::Percent(0)), 0);
+    }
+}

@@ -41,7 +41,7 @@ pub enum Event {
     DrainLate,
     /// The drain ended without success.
     DrainFailed,
-    /// Somebody uncordoned a node that is being drained.
+    /// A slot holder is not cordoned (any more).
     CordonLost,
     /// A slot holder is cordoned.
     CordonSeen,
@@ -97,7 +97,7 @@ impl Event {
             Self::Revoked | Self::RevokedToBooted | Self::Retargeted | Self::RetargetedToBooted => {
                 retarget(record, facts) == Some(self)
             }
-            Self::Booted => runs(record, facts) && facts.activity() == Activity::Idle,
+            Self::Booted => runs(record, facts) && at_rest(record, facts),
             Self::Returned => {
                 facts.rebooted(record) && facts.runs_as_before(record) && !fell_back(facts)
             }
@@ -110,7 +110,7 @@ impl Event {
                 facts.drain.map(|drain| drain.stage),
                 Some(DrainStage::Failed { again }) if facts.past(again)
             ),
-            Self::CordonLost => facts.drain.is_some() && !facts.cordoned(),
+            Self::CordonLost => record.slot.is_some() && !facts.cordoned(),
             Self::CordonSeen => record.slot.is_some() && facts.cordoned(),
             Self::Unstaged => !staged(record, facts),
             Self::Staged => staged(record, facts),
@@ -122,13 +122,10 @@ impl Event {
             }
             Self::Granted => facts.granted,
             Self::Proven => proven(record, facts),
-            Self::Unbooted => {
-                !facts.contested
-                    && record
-                        .image
-                        .as_ref()
-                        .is_some_and(|image| facts.booted_other(image))
-            }
+            Self::Unbooted => record
+                .image
+                .as_ref()
+                .is_some_and(|image| facts.booted_other(image)),
         }
     }
 }
@@ -202,11 +199,14 @@ fn drained(record: &Record, facts: &Facts<'_>) -> bool {
     done && facts.cordoned() && staged(record, facts) && !facts.halted
 }
 
-/// A node without a slot did not go down by us: it runs the image, that is all there is to see. A
-/// slot holder must be up, Ready, and its agent must have seen our last write.
+/// Is the agent idle? Of a node without a slot it does not matter: it did not go down by us, and
+/// that it runs the image is all there is to see.
+fn at_rest(record: &Record, facts: &Facts<'_>) -> bool {
+    record.slot.is_none() || facts.activity() == Activity::Idle
+}
+
+/// A slot holder must be up, Ready, and its agent must have seen our last write.
 fn proven(record: &Record, facts: &Facts<'_>) -> bool {
-    runs(record, facts)
-        && facts.activity() == Activity::Idle
-        && (record.slot.is_none()
-            || (facts.agent_fault().is_none() && facts.heard() && facts.settled(record)))
+    let up = facts.agent_fault().is_none() && facts.heard() && facts.settled(record);
+    runs(record, facts) && at_rest(record, facts) && (record.slot.is_none() || up)
 }

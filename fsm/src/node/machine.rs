@@ -75,6 +75,8 @@ impl blocking::State<Machine> for State {
         use Event as E;
         match (*self, event) {
             (Self::Idle, E::Unbooted) => c.stage_again(),
+            // Without a slot there is nothing to prove, and nothing to come back from.
+            (Self::Verifying, E::Unbooted) if c.record.slot.is_none() => c.stage_again(),
 
             (Self::Staging, E::Staged) => Transition(Self::Staged),
             (Self::Staged, E::Unstaged) => Transition(Self::Staging),
@@ -260,8 +262,9 @@ impl Context<'_, '_> {
     }
 }
 
-/// What the machine makes of one event.
-pub(super) fn handle(record: &Record, facts: &Facts<'_>, event: Event) -> Record {
+/// What the machine makes of one event, whether that holds or not.
+#[must_use]
+pub fn handle(record: &Record, facts: &Facts<'_>, event: Event) -> Record {
     let mut next = record.clone();
     let mut machine = Machine.uninitialized_state_machine();
     *machine.state_mut() = record.state;

@@ -12,5 +12,5 @@ pub mod waiting;
 
 pub use event::Event;
 pub use facts::{Drain, DrainStage, Facts, Limits, Wanted};
-pub use machine::step;
+pub use machine::{handle, step};
 pub use record::{Approval, DrainFault, Hop, Record, Slot, State};

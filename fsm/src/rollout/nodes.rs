@@ -29,6 +29,8 @@ impl Rollout {
             return;
         };
         let place = self.place(name, &node);
+        // What was granted by a write that got no answer is asked for again, not granted twice.
+        let grant = if node.maybe_slot { Grant::Slot } else { grant };
         let mut wake = None;
         if self.may_decide(&node, &place, &mut wake) {
             self.decide(name, &mut node, &place, grant, &mut wake);

@@ -64,6 +64,10 @@ pub struct Toy {
     /// Tags and what they resolve to.
     pub tags: BTreeMap<String, Result<String, String>>,
     pub resolved: usize,
+    /// Answers given to the next writes to a pool instead of doing them.
+    pub pool_answers: VecDeque<Outcome>,
+    /// All that the operator was told since it started, and what it made of it.
+    pub journal: Vec<(Timestamp, Input, Vec<Command>)>,
     /// Agents name no boot and no generation.
     pub plain_agents: bool,
     /// Drains of these nodes do not end.
@@ -126,6 +130,8 @@ impl Toy {
             refuse: BTreeMap::new(),
             tags: BTreeMap::new(),
             resolved: 0,
+            pool_answers: VecDeque::new(),
+            journal: Vec::new(),
             plain_agents: false,
             blocked: BTreeSet::new(),
             log: Vec::new(),
@@ -207,6 +213,7 @@ impl Toy {
     /// The operator starts with full lists and no memory.
     pub fn start(&mut self) {
         self.rollout = Rollout::new(Config::default());
+        self.journal.clear();
         self.drains.clear();
         self.news.clear();
         for version in self.versions.values_mut() {
@@ -293,7 +300,8 @@ impl Toy {
 
     /// Feeds one input and does what it asks for. False if the operator was killed.
     pub fn feed(&mut self, input: Input) -> bool {
-        let commands = self.rollout.handle(self.now, input);
+        let commands = self.rollout.handle(self.now, input.clone());
+        self.journal.push((self.now, input, commands.clone()));
         self.check_sums();
         for command in commands {
             self.commands.push(command.clone());
