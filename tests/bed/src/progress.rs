@@ -4,8 +4,10 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a step may be silent.
-const INTERVAL: Duration = Duration::from_secs(2);
+/// How long a step is silent at first; each further silence is twice as long.
+const SILENCE: Duration = Duration::from_secs(2);
+/// How long it may be silent at most.
+const LONGEST_SILENCE: Duration = Duration::from_secs(8);
 
 type Listener = Box<dyn Fn(String) + Send>;
 
@@ -49,6 +51,7 @@ pub struct Step {
     what: String,
     started: Instant,
     said: Instant,
+    silence: Duration,
     spoke: bool,
 }
 
@@ -61,6 +64,7 @@ impl Step {
             what: what.into(),
             started: now,
             said: now,
+            silence: SILENCE,
             spoke: false,
         }
     }
@@ -75,8 +79,9 @@ impl Step {
 
     /// To be called often: says a line when the last one is some seconds ago.
     pub fn tick(&mut self, detail: &str) {
-        if self.said.elapsed() >= INTERVAL {
+        if self.said.elapsed() >= self.silence {
             self.speak(detail);
+            self.silence = LONGEST_SILENCE.min(self.silence * 2);
         }
     }
 

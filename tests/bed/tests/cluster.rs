@@ -23,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// A `bink` that works on one cluster, in a folder of its own.
 struct Bink {
     cluster: String,
+    owner: u32,
     dir: tempfile::TempDir,
 }
 
@@ -31,6 +32,7 @@ impl Bink {
         let cluster = format!("{cluster}-{}", std::process::id());
         Self {
             cluster,
+            owner: std::process::id(),
             dir: tempfile::tempdir().unwrap(),
         }
     }
@@ -41,7 +43,7 @@ impl Bink {
         command
             .args(["--cluster-name", &self.cluster])
             .args(arguments);
-        command.env(owner::VARIABLE, std::process::id().to_string());
+        command.env(owner::VARIABLE, self.owner.to_string());
         command
     }
 
@@ -297,4 +299,19 @@ async fn a_killed_daemon_takes_everything_with_it_and_the_next_command_cleans_up
     for cgroup in cgroups.lines() {
         assert!(!Path::new(cgroup).exists(), "cgroup {cgroup} is left");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_ends_with_its_owner() {
+    let mut owner = Command::new("sleep").arg("600").spawn().unwrap();
+    let mut bink = Bink::new("owned");
+    bink.owner = owner.id();
+    bink.run(&["cluster", "start"]);
+    let dir = bink.state_dir();
+    assert!(dir.exists());
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    eventually("the cluster is gone", async || !dir.exists()).await;
+    assert_eq!(processes(&dir), Vec::<String>::new());
+    bink.owner = std::process::id();
 }
