@@ -29,7 +29,7 @@ const NOT_BOOTED: i32 = 125;
 /// What is added to a signal's number to make it an exit code, as shells do.
 const BY_SIGNAL: i32 = 128;
 
-/// Starts the host's PID 1 in the host's cgroups and waits for it; returns the exit code by
+/// Starts the host's PID 1 and waits for it; returns the exit code by
 /// which [`end`] knows how it went. `supervisor` is the process that started us.
 pub(crate) fn hold(paths: &Paths, boot_id: &str, supervisor: u32) -> Result<i32> {
     set_pdeathsig(Signal::SIGKILL)?;
@@ -37,8 +37,6 @@ pub(crate) fn hold(paths: &Paths, boot_id: &str, supervisor: u32) -> Result<i32>
         bail!("the supervisor is gone");
     }
     let machine = cgroup::Machine::find()?;
-    let directories = cgroup::recorded(&paths.cgroups())?;
-    cgroup::join(&directories)?;
     unshare(CloneFlags::CLONE_NEWPID)
         .context("cannot make the host's PID namespace; this needs root")?;
     // Never written to: that it is open says that we live.
@@ -87,6 +85,9 @@ pub(crate) fn become_init(
     if parent_is_gone()? {
         bail!("the supervisor is gone");
     }
+    // We alone: where a cgroup has processes of its own besides systemd, v2
+    // lets systemd give no controllers to those below.
+    cgroup::join(&cgroup::recorded(&paths.cgroups())?)?;
     // Not earlier: the root of all in a mount namespace changes with ours, and
     // who started us still has files to write on the machine.
     unshare(

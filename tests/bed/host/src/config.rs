@@ -77,6 +77,12 @@ impl HostConfig {
                 &pod_network(network).to_string(),
             )?;
         }
+        if let (Some(network), Some(_)) = (&self.network, &self.node) {
+            tree.file(
+                "etc/kubernetes/kubelet.conf.d/10-host.conf",
+                &kubelet_settings(network).to_string(),
+            )?;
+        }
         if let Some(node) = &self.node {
             tree.file("etc/kubernetes/kubelet.conf", &node.kubeconfig)?;
             tree.file(
@@ -121,6 +127,14 @@ impl HostConfig {
             labels.join(",")
         )
     }
+}
+
+fn kubelet_settings(network: &Network) -> serde_json::Value {
+    json!({
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "clusterDNS": [network.gateway],
+    })
 }
 
 fn pod_network(network: &Network) -> serde_json::Value {
@@ -258,6 +272,10 @@ mod tests {
             "NODE_NAME=h1\nNODE_IP=10.88.0.11\nNODE_LABELS=a/b=c,d=\n"
         );
         assert_eq!(read("etc/kubernetes/kubelet.conf"), "kind: Config");
+        assert!(
+            read("etc/kubernetes/kubelet.conf.d/10-host.conf")
+                .contains(r#""clusterDNS":["10.88.0.1"]"#)
+        );
         assert!(read("etc/cni/net.d/10-pods.conflist").contains("10.244.1.0/24"));
     }
 
