@@ -1,14 +1,15 @@
 //! A node with its `BootcNode` on the real API server, its played host, and the agent's real code
 //! between them, in this process.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use api_tests::{Suite, hosts, wait};
 use crd::{BootcNode, BootcNodeSpec, BootcNodeStatus};
+use futures::StreamExt as _;
 use kube::{
     Api,
-    api::{Patch, PatchParams, PostParams},
+    api::{Patch, PatchParams, PostParams, WatchEvent, WatchParams},
 };
 use nodeagent::{agent::Agent, api::Server, hands::Hands};
 use serde_json::{Value, json};
@@ -149,6 +150,33 @@ impl Bench {
             Ok(())
         })
         .await
+    }
+
+    /// Every status that the API server stores from now on, in order, until `steps` are through.
+    pub(crate) async fn statuses<T>(
+        &self,
+        steps: impl Future<Output = Result<T>>,
+    ) -> Result<(T, Vec<BootcNodeStatus>)> {
+        let node = self.node().await?;
+        let from = node.metadata.resource_version.unwrap_or_default();
+        let only = WatchParams::default().fields(&format!("metadata.name={}", self.name));
+        let mut events = pin!(self.api().watch(&only, &from).await?);
+        let mut steps = pin!(steps);
+        let mut statuses = vec![node.status.unwrap_or_default()];
+        let done = loop {
+            tokio::select! {
+                Some(event) = events.next() => {
+                    let WatchEvent::Modified(node) = event? else { continue };
+                    let status = node.status.unwrap_or_default();
+                    if statuses.last() != Some(&status) {
+                        statuses.push(status);
+                    }
+                }
+                done = &mut steps => break done?,
+            }
+        };
+        statuses.remove(0);
+        Ok((done, statuses))
     }
 
     /// How often the host did this.

@@ -13,6 +13,7 @@ use super::bench::{A, B, Bench, shown};
 pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
     vec![
         suite.trial("agent::a_host_is_updated", a_host_is_updated),
+        suite.trial("agent::four_writes", four_writes),
         suite.trial("agent::one_step_lock", one_step_lock),
         suite.trial("agent::no_lock_at_all", no_lock_at_all),
         suite.trial("agent::an_approval_for_another_boot", another_boot),
@@ -79,6 +80,36 @@ fn steps_follow_each_other(steps: &[crd::Step]) -> Result<()> {
         ensure!(last <= start && start <= end, "{steps:#?}");
         last = start;
     }
+    Ok(())
+}
+
+/// An update costs four writes of the agent, each of which says something new.
+async fn four_writes(suite: Arc<Suite>) -> Result<()> {
+    let bench = Bench::new(suite, "four-writes").await?;
+    bench.agent(bench.says("Idle Healthy")).await?;
+    let update = async {
+        bench
+            .agent(async {
+                bench.host.set("state/slow", "1");
+                bench.send_to_b().await?;
+                bench.rebooted(1).await
+            })
+            .await?;
+        bench.agent(bench.says("Idle Healthy")).await?;
+        // Whatever else it might have to say.
+        bench
+            .agent(async { Ok(sleep(Duration::from_secs(2)).await) })
+            .await
+    };
+    let ((), statuses) = bench.statuses(update).await?;
+    let said: Vec<String> = statuses.iter().map(shown).collect();
+    let four = [
+        "Staging Healthy",
+        "Staged Healthy",
+        "Rebooting Healthy",
+        "Idle Healthy",
+    ];
+    ensure!(said == four, "{said:?}");
     Ok(())
 }
 
