@@ -162,6 +162,8 @@ impl Bink {
             .current_dir(&self.dir)
             .args(["--cluster-name", &self.cluster])
             .args(args);
+        // The bed ends what runs for us when we do; bink does not look at it.
+        command.env(bed::owner::VARIABLE, std::process::id().to_string());
         command.stdin(Stdio::null()).kill_on_drop(true);
         command
     }

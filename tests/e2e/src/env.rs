@@ -51,8 +51,9 @@ pub struct Env {
     pub images: Images,
     /// Names of its nodes.
     pub nodes: Vec<String>,
-    dir: tempfile::TempDir,
+    // In this order: the cluster is ended from within its folder.
     _stop: Stop,
+    dir: tempfile::TempDir,
 }
 
 impl fmt::Debug for Env {
