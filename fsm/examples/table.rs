@@ -16,13 +16,13 @@ use fsm::{
 };
 
 /// The generated part of the README stands between these.
-pub const BEGIN: &str = "<!-- generated: cargo run -p fsm --example table -- --write -->\n";
+pub(crate) const BEGIN: &str = "<!-- generated: cargo run -p fsm --example table -- --write -->\n";
 /// The end of it.
-pub const END: &str = "<!-- end of the generated part -->\n";
+pub(crate) const END: &str = "<!-- end of the generated part -->\n";
 
 /// One transition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
+pub(crate) struct Row {
     /// From this state.
     pub from: State,
     /// On this event.
@@ -35,7 +35,8 @@ pub struct Row {
 
 impl Row {
     /// As one line.
-    pub fn line(&self) -> String {
+    #[must_use]
+    pub(crate) fn line(&self) -> String {
         format!(
             "{} | {:?} | {} | {}",
             self.from,
@@ -61,7 +62,7 @@ fn typical(state: State, event: Event) -> Record {
     Record {
         state,
         image: image(1),
-        slot: held.then(|| Slot {
+        slot: held.then_some(Slot {
             was_cordoned: false,
             since: Timestamp(0),
         }),
@@ -161,7 +162,8 @@ fn text(effect: &Effect) -> String {
 }
 
 /// All transitions, in the order of a rollout and of urgency.
-pub fn rows() -> Vec<Row> {
+#[must_use]
+pub(crate) fn rows() -> Vec<Row> {
     let pairs = State::ALL
         .into_iter()
         .flat_map(|from| Event::ALL.map(|event| (from, event)));
@@ -169,7 +171,8 @@ pub fn rows() -> Vec<Row> {
 }
 
 /// The generated part of the README.
-pub fn render() -> String {
+#[must_use]
+pub(crate) fn render() -> String {
     let rows = rows();
     let mut out = String::from("| from | event | to | done |\n|---|---|---|---|\n");
     for row in &rows {
@@ -209,7 +212,8 @@ fn is_drawn(event: Event) -> bool {
 }
 
 /// The README with the generated part replaced; `None` if its marks are not there.
-pub fn put_into(readme: &str) -> Option<String> {
+#[must_use]
+pub(crate) fn put_into(readme: &str) -> Option<String> {
     let (head, rest) = readme.split_once(BEGIN)?;
     let (_, tail) = rest.split_once(END)?;
     Some(format!("{head}{BEGIN}{}{END}{tail}", render()))

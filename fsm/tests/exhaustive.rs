@@ -1,11 +1,18 @@
 //! Every kind of record with every kind of facts: whatever is known, the guarantees hold.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "that is how a test fails"
+)]
+
 use fsm::{
     Image, PoolName, Record, Running, State, Timestamp,
     command::Effect,
     node::{
         Approval, Drain, DrainStage, Facts, Slot, Wanted,
         effects::{Extras, Site, effects},
+        record::Group,
         step,
     },
     view::{
@@ -38,11 +45,11 @@ fn records() -> Vec<Record> {
                 continue;
             }
             for approval in [None, Some("b1"), Some("b0")] {
-                // A node that is done has forgotten how often it was tried.
-                for tries in if state == State::Idle {
-                    vec![0]
-                } else {
+                // How often it was tried matters to a slot that is still to be used.
+                for tries in if state == State::Staged {
                     vec![0, 3]
+                } else {
+                    vec![0]
                 } {
                     all.push(Record {
                         state,
@@ -92,14 +99,9 @@ fn nodes() -> Vec<Option<NodeView>> {
 
 fn reports() -> Vec<Option<Report>> {
     let mut all = vec![None];
-    for activity in [
-        Activity::Idle,
-        Activity::Staging,
-        Activity::Staged,
-        Activity::Rebooting,
-    ] {
+    for activity in [Activity::Idle, Activity::Staging, Activity::Staged] {
         for booted in [1, 2, 3] {
-            for staged in [None, Some(2), Some(3)] {
+            for staged in [Some(3), Some(2)] {
                 for boot in ["b1", "b2"] {
                     for fault in [
                         None,
@@ -327,7 +329,7 @@ fn order(record: &Record, facts: &Facts<'_>, effects: &[Effect], point: &dyn Fn(
         match effect {
             Effect::Uncordon => assert!(ours, "{}", point()),
             Effect::StartDrain { .. } => {
-                assert!(facts.cordoned() && record.slot.is_some(), "{}", point())
+                assert!(facts.cordoned() && record.slot.is_some(), "{}", point());
             }
             Effect::Cordon { .. } => assert!(!facts.cordoned(), "{}", point()),
             _ => {}
@@ -340,8 +342,8 @@ fn found_after_restart(record: &Record) -> Record {
     let state = match record.state {
         State::Staged | State::Idle => State::Staging,
         State::Draining => State::Cordoned,
-        State::Verifying if record.slot.is_some() => State::Rebooting,
-        State::Verifying => State::Staging,
+        State::Verifying if record.approval.is_some() => State::Rebooting,
+        State::Verifying if record.slot.is_none() => State::Staging,
         other => other,
     };
     Record {
@@ -367,12 +369,11 @@ fn a_restart_between_any_two_steps_changes_nothing() {
         let rest = plain.after;
         let again = decide(&found_after_restart(&rest), facts);
         let point = || format!("{rest:?}\n{facts:?}\n{:?} {:?}", again.after, again.effects);
-        assert_eq!(
-            (again.after.state, again.effects.len()),
-            (rest.state, 0),
-            "{}",
-            point()
-        );
+        assert_eq!(again.effects, [], "{}", point());
+        // Rebooting and Verifying differ in name alone until the node is back.
+        if rest.group() != Group::ComingUp {
+            assert_eq!(again.after.state, rest.state, "{}", point());
+        }
         assert!(again.after.is_kept_by(&rest), "{}", point());
         compared += 1;
     });

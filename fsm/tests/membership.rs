@@ -1,5 +1,11 @@
 //! Joining, leaving, quarrels, and objects that people delete by hand.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "that is how a test fails"
+)]
+
 mod toy;
 
 use fsm::{
@@ -227,7 +233,7 @@ fn an_invalid_spec_lets_holders_finish_and_starts_nothing_new() {
         for mut toy in in_phase(phase, 1, 20) {
             toy.add_node("w2", &["p"]);
             toy.edit_pool("p", |pool| {
-                pool.spec.image = ImageRef::Invalid("no tag and no digest".into())
+                pool.spec.image = ImageRef::Invalid("no tag and no digest".into());
             });
             toy.run(900);
             assert_eq!(toy.hosts[&NodeName::from("w1")].booted, image(2), "{phase}");
@@ -251,7 +257,7 @@ fn a_selector_that_cannot_be_read_lets_no_node_go() {
     let mut toy = Toy::new(1, 1);
     toy.run(60);
     toy.edit_pool("p", |pool| {
-        pool.spec.invalid = Some("spec.nodeSelector: operator Near".into())
+        pool.spec.invalid = Some("spec.nodeSelector: operator Near".into());
     });
     toy.edit_node("w1", |node| node.claims.clear());
     toy.run(60);

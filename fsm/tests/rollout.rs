@@ -1,5 +1,11 @@
 //! Whole rollouts: the plain one, crashes, changes of mind, pauses.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "that is how a test fails"
+)]
+
 mod toy;
 
 use fsm::{
@@ -222,7 +228,7 @@ fn staging_is_limited_where_the_pool_says_so() {
     for seed in 0..20 {
         let mut toy = Toy::new(5, seed);
         toy.edit_pool("p", |pool| {
-            pool.spec.max_concurrent_staging = Some(Amount::Count(2))
+            pool.spec.max_concurrent_staging = Some(Amount::Count(2));
         });
         toy.run(60);
         toy.assert_all_run(1);
@@ -248,7 +254,7 @@ fn staging_is_limited_where_the_pool_says_so() {
 fn a_node_that_cannot_stage_does_not_hold_up_the_others() {
     let mut toy = Toy::new(3, 4);
     toy.edit_pool("p", |pool| {
-        pool.spec.max_concurrent_staging = Some(Amount::Count(1))
+        pool.spec.max_concurrent_staging = Some(Amount::Count(1));
     });
     toy.run(60);
     toy.host("w1").broken = Some("no space left on device".into());
@@ -304,7 +310,7 @@ fn no_control_plane_node_goes_down_while_another_one_is_not_ready() {
     toy.run(60);
     let now = toy.now;
     toy.edit_node("w2", |node| {
-        (node.ready, node.ready_since) = (Some(false), Some(now))
+        (node.ready, node.ready_since) = (Some(false), Some(now));
     });
     toy.want(2);
     toy.run(60);

@@ -1,5 +1,11 @@
 //! What a pool shows, when that is written, its tag and its secret.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "that is how a test fails"
+)]
+
 mod toy;
 
 use fsm::{
@@ -87,7 +93,7 @@ fn a_status_is_written_at_most_once_a_second_unless_a_condition_changes() {
     for seed in 0..5 {
         let mut toy = Toy::new(20, seed);
         toy.edit_pool("p", |pool| {
-            pool.spec.max_unavailable = fsm::view::Amount::Count(7)
+            pool.spec.max_unavailable = fsm::view::Amount::Count(7);
         });
         toy.run(60);
         toy.commands.clear();
@@ -290,7 +296,7 @@ fn the_most_urgent_reason_is_shown_and_every_problem_is_named() {
     assert!(message.ends_with("; and 2 more"), "{message}");
     assert_eq!(message.matches("no space").count(), 10);
     toy.edit_pool("p", |pool| {
-        pool.spec.image = ImageRef::Invalid("no digest".into())
+        pool.spec.image = ImageRef::Invalid("no digest".into());
     });
     toy.run(60);
     let degraded = toy.status().is_degraded.unwrap();

@@ -1,5 +1,11 @@
 //! The machine of one node, row by row.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "that is how a test fails"
+)]
+
 #[path = "../examples/table.rs"]
 mod table;
 

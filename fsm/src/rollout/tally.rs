@@ -195,7 +195,10 @@ fn bucket(
         return Bucket::Pending;
     }
     if health::is_updated(record, facts) {
-        return Bucket::Updated;
+        // Not before the writes by which it gets there (uncordon, end of the slot) took place.
+        let before = node.flight.as_ref().and(node.record.as_ref());
+        let unfinished = before.filter(|before| !health::is_updated(before, facts));
+        return unfinished.map_or(Bucket::Updated, |before| Bucket::of(before.state));
     }
     if record.state != State::Staging && health::wants_room(record, facts) {
         return Bucket::Pending;

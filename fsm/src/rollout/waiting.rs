@@ -1,5 +1,5 @@
 //! When the condition Waiting of a node is written: not for what is over in a moment, and not more
-//! often than every 30 seconds.
+//! often than every 30 seconds. That a wait is over is said at once.
 
 use std::collections::BTreeSet;
 
@@ -39,7 +39,9 @@ impl Rollout {
         let Some(bootc) = node.bootc.as_ref().filter(|bootc| !bootc.deleting) else {
             return;
         };
-        if place.wanted == Wanted::Left || !place.ready || node.waiting.in_flight.is_some() {
+        // A decision mostly ends a wait, and two writes at once make one of them a conflict.
+        let busy = node.waiting.in_flight.is_some() || node.flight.is_some();
+        if place.wanted == Wanted::Left || !place.ready || busy {
             return;
         }
         let now = self.now;
@@ -63,15 +65,12 @@ impl Rollout {
         if shown.map_or(!new.waiting, |shown| *shown == new) {
             return;
         }
-        let grace = if new.waiting {
-            since + SHOWN_AFTER
-        } else {
-            now
+        let grace = since + SHOWN_AFTER;
+        let due = match node.waiting.last {
+            _ if !new.waiting => now,
+            None => grace,
+            Some(last) => grace.max(last + PERIOD),
         };
-        let due = node
-            .waiting
-            .last
-            .map_or(grace, |last| grace.max(last + PERIOD));
         if due > now {
             earliest(wake, Some(due));
             return;

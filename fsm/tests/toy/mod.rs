@@ -483,7 +483,7 @@ impl Toy {
         let nodes = [NodeName::from(name)].into();
         self.host(name).fell_back = None;
         self.edit_pool("p", |pool| {
-            pool.retry = Some(fsm::view::Retry { nodes, at })
+            pool.retry = Some(fsm::view::Retry { nodes, at });
         });
     }
 
