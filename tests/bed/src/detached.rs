@@ -18,12 +18,15 @@ use nix::unistd::{Pid, dup2_stderr, dup2_stdout, setsid};
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::progress::{self, Redirect};
+
 /// Our own program, even when a build has put another one in its place.
 pub const SELF: &str = "/proc/self/exe";
 
-/// What a daemon says on its standard output: one line of JSON.
+/// What a daemon says on its standard output: lines of JSON.
 #[derive(Debug, Serialize, Deserialize)]
-enum Outcome {
+enum Saying {
+    Progress(String),
     Ready,
     Failed(String),
 }
@@ -40,24 +43,24 @@ pub fn launch(arguments: &[String]) -> Result<()> {
     // Open until the daemon is ready: by its end the daemon knows ours.
     let _stdin = child.stdin.take();
     let stdout = child.stdout.take().context("the daemon has no output")?;
-    let mut said = String::new();
-    BufReader::new(stdout).read_line(&mut said)?;
-    if said.is_empty() {
-        bail!("the daemon ended without a word ({})", child.wait()?);
-    }
-    match serde_json::from_str(&said).context("the daemon said something unknown")? {
-        Outcome::Ready => Ok(()),
-        Outcome::Failed(error) => {
-            child.wait()?;
-            bail!("{error}")
+    for line in BufReader::new(stdout).lines() {
+        match serde_json::from_str(&line?).context("the daemon said something unknown")? {
+            Saying::Progress(line) => progress::say(line),
+            Saying::Ready => return Ok(()),
+            Saying::Failed(error) => {
+                child.wait()?;
+                bail!("{error}")
+            }
         }
     }
+    bail!("the daemon ended without a word ({})", child.wait()?)
 }
 
 /// The daemon's side of [`launch`].
 #[derive(Debug)]
 pub struct Handshake {
     decided: Arc<AtomicBool>,
+    progress: Option<Redirect>,
 }
 
 impl Handshake {
@@ -73,35 +76,51 @@ impl Handshake {
                 let _asked = kill(Pid::this(), Signal::SIGTERM);
             }
         });
-        Ok(Self { decided })
+        let progress = progress::redirect(|line| {
+            let _nobody_listens = tell(&Saying::Progress(line));
+        });
+        Ok(Self {
+            decided,
+            progress: Some(progress),
+        })
     }
 
-    /// Tells the command that all is well. From now on what we say goes to `log`.
-    pub fn ready(&self, log: &Path) -> Result<()> {
+    /// Lets go of the command's standard error, which would else stay open as
+    /// long as we, or anything that we start, do. It goes to `log` instead.
+    pub fn log_to(&self, log: &Path) -> Result<()> {
         let log = File::options().create(true).append(true).open(log);
-        let log = log.context("cannot open the daemon's log")?;
-        dup2_stderr(&log)?;
-        self.answer(&Outcome::Ready)?;
-        dup2_stdout(&log)?;
+        dup2_stderr(log.context("cannot open the daemon's log")?)?;
+        Ok(())
+    }
+
+    /// Tells the command that all is well.
+    pub fn ready(&mut self) -> Result<()> {
+        self.progress = None;
+        self.answer(&Saying::Ready)?;
+        dup2_stdout(File::options().write(true).open("/dev/null")?)?;
         Ok(())
     }
 
     /// Tells the command why there is no daemon. Nobody listens once it was
     /// told that all is well.
-    pub fn failed(&self, error: &anyhow::Error) -> Result<()> {
+    pub fn failed(&mut self, error: &anyhow::Error) -> Result<()> {
         if self.decided.load(Ordering::SeqCst) {
             eprintln!("{error:#}");
             return Ok(());
         }
-        self.answer(&Outcome::Failed(format!("{error:#}")))
+        self.answer(&Saying::Failed(format!("{error:#}")))
     }
 
-    fn answer(&self, outcome: &Outcome) -> Result<()> {
+    fn answer(&self, saying: &Saying) -> Result<()> {
         self.decided.store(true, Ordering::SeqCst);
-        let mut stdout = io::stdout().lock();
-        writeln!(stdout, "{}", serde_json::to_string(outcome)?)?;
-        Ok(stdout.flush()?)
+        tell(saying)
     }
+}
+
+fn tell(saying: &Saying) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{}", serde_json::to_string(saying)?)?;
+    Ok(stdout.flush()?)
 }
 
 /// Waits for SIGTERM, SIGINT or SIGHUP: whoever sends one wants an orderly end.

@@ -91,16 +91,17 @@ fn lock() -> Result<File> {
 
 /// The daemon itself: [`COMMAND`].
 pub fn run() -> Result<()> {
-    let handshake = Handshake::begin()?;
-    let outcome = serve(&handshake);
+    let mut handshake = Handshake::begin()?;
+    let outcome = serve(&mut handshake);
     outcome.or_else(|error| handshake.failed(&error))
 }
 
-fn serve(handshake: &Handshake) -> Result<()> {
+fn serve(handshake: &mut Handshake) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let dir = RunDir::claim(NAME)?;
+    handshake.log_to(&dir.path().join("daemon.log"))?;
     let port = free_port()?;
     let mut daemon = program(dir.path(), port)?.start()?;
     wait_listening(&mut daemon, port)?;
@@ -113,7 +114,7 @@ fn serve(handshake: &Handshake) -> Result<()> {
         dir.path().join("registry.json"),
         serde_json::to_vec(&running)?,
     )?;
-    handshake.ready(&dir.path().join("daemon.log"))?;
+    handshake.ready()?;
     runtime.block_on(async {
         tokio::select! {
             ended = detached::termination() => ended,

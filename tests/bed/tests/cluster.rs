@@ -47,11 +47,12 @@ impl Bink {
         command
     }
 
+    /// Runs it to its end, and until nobody has its standard output or error
+    /// open any more: a daemon that it leaves behind has neither.
     fn output(&self, arguments: &[&str]) -> Output {
-        self.command(arguments)
-            .stderr(Stdio::inherit())
-            .output()
-            .unwrap()
+        let output = self.command(arguments).output().unwrap();
+        eprint!("{}", String::from_utf8_lossy(&output.stderr));
+        output
     }
 
     /// The standard output of a command that succeeds.

@@ -104,20 +104,21 @@ pub fn start(mut spec: Spec) -> Result<State> {
 
 /// The daemon itself: [`COMMAND`].
 pub fn run(spec: &str) -> Result<()> {
-    let handshake = Handshake::begin()?;
+    let mut handshake = Handshake::begin()?;
     let outcome = serde_json::from_str(spec)
         .context("no cluster to run")
-        .and_then(|spec| hold(&spec, &handshake));
+        .and_then(|spec| hold(&spec, &mut handshake));
     outcome.or_else(|error| handshake.failed(&error))
 }
 
 /// Enters a network of its own and holds the cluster until somebody ends it.
-fn hold(spec: &Spec, handshake: &Handshake) -> Result<()> {
+fn hold(spec: &Spec, handshake: &mut Handshake) -> Result<()> {
     let built = spec
         .built
         .as_ref()
         .context("nothing is built for this cluster")?;
     let dir = RunDir::claim(&State::dir_name(&spec.name))?;
+    handshake.log_to(&dir.path().join("daemon.log"))?;
     registry::start(Mark::of(std::process::id()))?;
     let api = bind(SocketAddrV4::new(Ipv4Addr::LOCALHOST, spec.api_port))?;
     // From here on this thread is in the cluster's network; `machine` stays.
@@ -200,7 +201,7 @@ impl Cluster {
         built: &Built,
         dir: &RunDir,
         api: TcpListener,
-        handshake: &Handshake,
+        handshake: &mut Handshake,
     ) -> Result<()> {
         let port = api.local_addr()?.port();
         let api = tokio::net::TcpListener::from_std(api)?;
@@ -213,7 +214,7 @@ impl Cluster {
             .add(&spec.node, &cluster.control_plane)
             .await?;
         let requests = UnixListener::from_std(control::listen(dir.path())?)?;
-        handshake.ready(&dir.path().join("daemon.log"))?;
+        handshake.ready()?;
         loop {
             let (stream, _) = requests.accept().await?;
             // A command that ends before its answer takes nothing with it.
