@@ -1,0 +1,338 @@
+//! The host's machine, one row a line: where it is, what it sees, where that leads and what is done.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use fsm::Timestamp;
+use fsm::host::{
+    Attempt, Auth, Can, Degraded, DegradedReason, Deployment, Effect, Entry, Facts, Host, Image,
+    Lock, News, Record, Report, Reported, Spec, Started, State, Task, Unit, View, Wanted, step,
+};
+
+/// `image`, `image.SERIAL`, with `+` if it is locked.
+fn entry(text: &str) -> Option<Entry> {
+    let locked = text.ends_with('+');
+    let text = text.trim_end_matches('+');
+    let (image, serial) = text.split_once('.').unwrap_or((text, "0"));
+    (image != "-").then(|| Entry {
+        image: Some(Image {
+            reference: format!("r/os@{image}"),
+            digest: image.to_owned(),
+            sigpolicy: false,
+        }),
+        deployment: Some(deployment(image, serial)),
+        locked,
+        incompatible: false,
+    })
+}
+
+fn deployment(image: &str, serial: &str) -> Deployment {
+    Deployment {
+        checksum: image.to_owned(),
+        serial: serial.parse().unwrap(),
+    }
+}
+
+/// `booted staged rollback`, the last with `!` if it is queued.
+fn host(text: &str) -> Host {
+    let parts: Vec<&str> = text.split(' ').collect();
+    Host::Seen(View {
+        booted: entry(parts[0]).unwrap(),
+        staged: entry(parts[1]),
+        rollback: entry(parts[2].trim_end_matches('!')),
+        rollback_queued: parts[2].ends_with('!'),
+        read_only: false,
+    })
+}
+
+/// `image`, with `@boot` if it may be booted there (`@` alone: in any).
+fn wanted(text: &str) -> Wanted {
+    let (image, boot) = text
+        .split_once('@')
+        .map_or((text, None), |(it, boot)| (it, Some(boot)));
+    if image == "-" {
+        return Wanted::Nothing;
+    }
+    Wanted::Image(Spec {
+        image: format!("r/os@{image}"),
+        boot_it: boot.is_some(),
+        approved_boot: boot.filter(|boot| !boot.is_empty()).map(str::to_owned),
+        ..Spec::default()
+    })
+}
+
+fn facts(sees: &str, wants: &str) -> Facts {
+    Facts {
+        now: Timestamp(1_000_000),
+        boot: "now".into(),
+        wanted: wanted(wants),
+        host: host(sees),
+        unit: None,
+        auth: Auth::Absent,
+        started: Started::default(),
+        can: Can {
+            lock: Lock::TwoSteps,
+            unstage: true,
+        },
+        reported: None,
+        jitter: 0,
+    }
+}
+
+fn does(effect: Option<&Effect>) -> String {
+    let text = effect.map_or("-".into(), |effect| format!("{effect:?}"));
+    text.split([' ', '(']).next().unwrap().to_owned()
+}
+
+fn ended(task: Task, image: &str, error: Option<&str>) -> News {
+    News::Ended {
+        task,
+        image: format!("r/os@{image}"),
+        error: error.map(str::to_owned),
+    }
+}
+
+/// An agent that goes on with its own memory.
+#[test]
+fn from_state_to_state() {
+    use State::{Idle, Rebooting, Staged, Staging};
+    let fine = |task| ended(task, "B", None);
+    let bad = |task| ended(task, "B", Some("no"));
+    let none = || News::None;
+    #[rustfmt::skip]
+    let rows = [
+        (Idle, "-", "A - -", "A", none(), Idle, "-"),
+        (Idle, "-", "A - -", "B", none(), Staging, "Stage"),
+        (Idle, "-", "A B+ -", "B", none(), Staged, "-"),
+        (Idle, "-", "A B -", "B", none(), Staged, "Lock"),
+        (Idle, "-", "A B+ -", "A", none(), Idle, "-"),
+        (Idle, "-", "A - -", "-", none(), Idle, "-"),
+        (Staging, "B", "A B+ -", "B", fine(Task::Stage), Staged, "-"),
+        (Staging, "B", "A B -", "B", fine(Task::Stage), Staged, "Lock"),
+        (Staging, "B", "A - -", "B", bad(Task::Stage), Idle, "-"),
+        (Staging, "B", "A - -", "B", fine(Task::Stage), Idle, "-"),
+        // Half made: dropped before the next try.
+        (Staging, "B", "A B -", "B", bad(Task::Stage), Idle, "Unstage"),
+        (Staging, "B", "B - A", "B", none(), Idle, "-"),
+        (Staging, "B", "A - -", "C", none(), Staging, "Stage"),
+        (Staged, "B", "A B+ -", "B", none(), Staged, "-"),
+        (Staged, "B", "A B+ -", "B@then", none(), Staged, "-"),
+        (Staged, "B", "A B+ -", "B@now", none(), Rebooting, "-"),
+        (Staged, "B", "A B+ -", "B@", none(), Rebooting, "-"),
+        (Staged, "B", "A - -", "B@now", none(), Staging, "Stage"),
+        (Staged, "B", "A C -", "B@now", none(), Staging, "Stage"),
+        (Staged, "B", "A B+ -", "C", none(), Staging, "Stage"),
+        (Staged, "B", "A B+ -", "A", none(), Idle, "Unstage"),
+        (Staged, "B", "A B+ -", "-", none(), Idle, "Unstage"),
+        (Rebooting, "B", "A B -", "B@now", none(), Rebooting, "Confirm"),
+        (Rebooting, "B", "A B+ -", "B@now", News::Confirmed, Rebooting, "Unlock"),
+        (Rebooting, "B", "A B -", "B@now", News::Confirmed, Rebooting, "Reboot"),
+        (Rebooting, "B", "A B+ -", "B@now", fine(Task::Unlock), Idle, "-"),
+        (Rebooting, "B", "A B -", "B@now", bad(Task::Reboot), Idle, "-"),
+        (Rebooting, "B", "A B -", "B", News::Confirmed, Staged, "Lock"),
+        (Rebooting, "B", "A B -", "B@then", News::Confirmed, Staged, "Lock"),
+        (Rebooting, "B", "A B -", "C@now", News::Confirmed, Staging, "Stage"),
+        (Rebooting, "B", "A B -", "A@now", News::Confirmed, Idle, "Unstage"),
+        (Rebooting, "B", "A C -", "B@now", News::Confirmed, Staging, "Stage"),
+    ];
+    for (from, about, sees, wants, news, to, effect) in rows {
+        let row = format!("{from:?} {about} | {sees} | {wants} | {news:?}");
+        let mut facts = facts(sees, wants);
+        let attempt = Attempt {
+            digest: "B".into(),
+            boot: "now".into(),
+            at: Timestamp(1),
+            rollback: None,
+        };
+        let record = Record {
+            state: from,
+            image: (about != "-").then(|| format!("r/os@{about}")),
+            attempt: (from == Rebooting).then_some(attempt),
+            ..Record::default()
+        };
+        facts.reported = (from == Rebooting).then(|| report(&record));
+        let step = step(record, &facts, &news);
+        assert_eq!(
+            (step.record.state, does(step.effect.as_ref())),
+            (to, effect.into()),
+            "{row}"
+        );
+    }
+}
+
+fn report(record: &Record) -> Report {
+    Report {
+        state: record.state,
+        message: String::new(),
+        degraded: None,
+        attempt: record.attempt.clone(),
+        steps: vec![],
+        keep_images: false,
+    }
+}
+
+/// An agent in a new boot, after an attempt to boot B that found this deployment in the rollback slot.
+#[test]
+fn after_a_boot() {
+    use State::{Idle, Rebooting, Staged, Staging};
+    #[rustfmt::skip]
+    let rows = [
+        (Rebooting, "-", "B - A", "B@then", Idle, "-", None),
+        (Rebooting, "-", "A - -", "B@then", Staging, "Stage", None),
+        (Rebooting, "-", "A - B", "B@then", Idle, "-", Some(DegradedReason::FellBack)),
+        (Rebooting, "B.1", "A - B.2", "B@then", Idle, "-", Some(DegradedReason::FellBack)),
+        (Rebooting, "B.1", "A - B.1", "B@then", Staging, "Stage", None),
+        (Rebooting, "-", "A - B!", "B@then", Rebooting, "Settle", None),
+        (Rebooting, "-", "C - A", "B@then", Staging, "Stage", None),
+        (Rebooting, "-", "A - B", "C@then", Staging, "Stage", None),
+        (Rebooting, "-", "A B+ -", "B@then", Staged, "-", None),
+        // It came up and was said to be well; a health check sent it back later.
+        (Idle, "-", "A - B", "B@then", Idle, "-", Some(DegradedReason::FellBack)),
+        (Idle, "-", "B - A", "B@then", Idle, "-", None),
+    ];
+    for (said, slot, sees, wants, to, effect, reason) in rows {
+        let row = format!("{said:?} {slot} | {sees} | {wants}");
+        let facts = facts(sees, wants);
+        let attempt = Attempt {
+            digest: "B".into(),
+            boot: "then".into(),
+            at: Timestamp(1),
+            rollback: entry(slot).and_then(|it| it.deployment),
+        };
+        let record = Record {
+            state: said,
+            attempt: Some(attempt),
+            ..Record::default()
+        };
+        let reported = Reported {
+            report: Some(report(&record)),
+            boot: Some("then".into()),
+            booted: Some("A".into()),
+            staged: None,
+        };
+        let step = step(Record::resume(reported, &facts), &facts, &News::None);
+        let degraded = step.report.and_then(|it| it.degraded);
+        assert_eq!(
+            (
+                step.record.state,
+                does(step.effect.as_ref()),
+                degraded.map(|it| it.reason)
+            ),
+            (to, effect.into(), reason),
+            "{row}"
+        );
+    }
+}
+
+/// Back-off: longer with each failure, by this image alone, and not for ever.
+#[test]
+fn failures_in_a_row() {
+    let mut facts = facts("A - -", "B");
+    let mut record = Record::default();
+    let mut waits = Vec::new();
+    for _ in 0..9 {
+        record = step(record, &facts, &News::None).record;
+        assert_eq!(record.state, State::Staging);
+        let failed = step(record, &facts, &ended(Task::Stage, "B", Some("no")));
+        assert_eq!((failed.record.state, &failed.effect), (State::Idle, &None));
+        let due = failed.wake_at.unwrap();
+        waits.push(due.since(facts.now) / 1000);
+        // Whatever else happens meanwhile, nothing is tried before.
+        facts.now = Timestamp(due.0 - 1);
+        let early = step(failed.record, &facts, &News::None);
+        assert_eq!((early.record.state, early.effect), (State::Idle, None));
+        facts.now = due;
+        record = early.record;
+    }
+    assert_eq!(waits, [7, 15, 30, 60, 120, 240, 450, 450, 450]);
+    // Another image is tried at once.
+    facts.now = Timestamp(facts.now.0 - 1);
+    facts.wanted = wanted("C");
+    assert_eq!(
+        does(step(record, &facts, &News::None).effect.as_ref()),
+        "Stage"
+    );
+}
+
+/// A reboot that does not come is no end: reported, and tried again.
+#[test]
+fn a_host_that_does_not_go_down() {
+    let mut facts = facts("A B -", "B@now");
+    let record = step(Record::default(), &facts, &News::None).record;
+    let asked = step(record, &facts, &News::RebootAsked);
+    assert!(asked.quiet);
+    facts.now = asked.wake_at.unwrap();
+    let stuck = step(asked.record, &facts, &News::None);
+    let degraded = stuck.report.unwrap().degraded.unwrap();
+    assert_eq!(
+        (stuck.quiet, degraded.reason),
+        (false, DegradedReason::Error)
+    );
+    facts.now = stuck.wake_at.unwrap();
+    let again = step(stuck.record, &facts, &News::None);
+    assert_eq!(again.record.state, State::Rebooting);
+}
+
+/// A person's wish is about what failed before it.
+#[test]
+fn a_retry_forgives_what_is_older() {
+    let mut facts = facts("A - B", "B");
+    let reported = |facts: &Facts| Reported {
+        report: Some(Report {
+            degraded: Some(Degraded {
+                reason: DegradedReason::FellBack,
+                message: String::new(),
+            }),
+            ..report(&Record {
+                attempt: Some(Attempt {
+                    digest: "B".into(),
+                    boot: "then".into(),
+                    at: Timestamp(500),
+                    rollback: None,
+                }),
+                ..Record::default()
+            })
+        }),
+        boot: Some(facts.boot.clone()),
+        booted: Some("A".into()),
+        staged: None,
+    };
+    for (retry, effect) in [(None, "-"), (Some(499), "-"), (Some(501), "Stage")] {
+        if let Wanted::Image(spec) = &mut facts.wanted {
+            spec.retry = retry.map(Timestamp);
+        }
+        let step = step(
+            Record::resume(reported(&facts), &facts),
+            &facts,
+            &News::None,
+        );
+        assert_eq!(does(step.effect.as_ref()), effect, "{retry:?}");
+    }
+}
+
+/// A pull that runs is taken over or stopped, whether bootc answers or not.
+#[test]
+fn a_unit_that_is_found() {
+    for (wants, to, effect) in [
+        ("B", State::Staging, "-"),
+        ("C", State::Idle, "Cancel"),
+        ("-", State::Idle, "Cancel"),
+    ] {
+        let mut facts = facts("A - -", wants);
+        facts.host = Host::Unknown;
+        facts.unit = Some(Unit {
+            task: Task::Stage,
+            image: "r/os@B".into(),
+        });
+        let step = step(Record::default(), &facts, &News::None);
+        assert_eq!(
+            (step.record.state, does(step.effect.as_ref())),
+            (to, effect.into()),
+            "{wants}"
+        );
+    }
+}
