@@ -1,0 +1,81 @@
+//! When something is said: not before it is so, and at once when it is over.
+
+mod toy;
+
+use std::collections::BTreeSet;
+
+use fsm::{
+    Command, Input,
+    command::PoolWrite,
+    input::{BlockedPod, DrainReport},
+};
+use toy::Toy;
+
+/// A client that waits for `UpToDate=True` must find every node uncordoned and every slot free: the
+/// writes that do this were answered, or the last of them was seen.
+#[test]
+fn a_pool_is_up_to_date_only_once_the_last_write_took_place() {
+    for seed in 0..30 {
+        let mut toy = Toy::new(3, seed);
+        toy.run(60);
+        toy.journal.clear();
+        toy.want(2);
+        toy.run(60);
+        toy.assert_all_run(2);
+        let (mut under_way, mut said) = (BTreeSet::new(), 0);
+        for (_, input, commands) in &toy.journal {
+            match input {
+                Input::Done { node, .. } => drop(under_way.remove(node)),
+                Input::BootcNode(node, Some(view)) if !view.in_reboot_slot => {
+                    under_way.remove(node);
+                }
+                _ => {}
+            }
+            for command in commands {
+                match command {
+                    Command::Decide(decision) => drop(under_way.insert(decision.node.clone())),
+                    Command::Pool {
+                        what: PoolWrite::Status(status),
+                        ..
+                    } if status.up_to_date.as_ref().and_then(|it| it.status) == Some(true) => {
+                        said += 1;
+                        assert!(under_way.is_empty(), "seed {seed}: {under_way:?}");
+                    }
+                    _ => {}
+                }
+            }
+        }
+        assert_eq!(said, 1, "seed {seed}");
+    }
+}
+
+/// The 30 seconds between two writes of Waiting are for new causes, not for the end of a wait.
+#[test]
+fn the_end_of_a_wait_is_said_at_once() {
+    let mut toy = Toy::new(1, 1);
+    toy.run(60);
+    toy.blocked.insert("w1".into());
+    toy.want(2);
+    assert!(toy.until(|toy| toy.record("w1").state == fsm::State::Draining));
+    let waits = |toy: &Toy| {
+        let bootc = &toy.bootc[&"w1".into()];
+        bootc.waiting.as_ref().is_some_and(|it| it.waiting)
+    };
+    let pods = vec![BlockedPod {
+        pod: "shop/web".into(),
+        why: Some("PodDisruptionBudget shop/web allows 0 disruptions".into()),
+    }];
+    let attempt = toy.record("w1").attempt;
+    toy.feed(Input::Drain {
+        node: "w1".into(),
+        attempt,
+        report: DrainReport::Pods(pods),
+    });
+    toy.pass(6);
+    assert!(waits(&toy), "a wait of more than five seconds is shown");
+    let shown = toy.now;
+    toy.unblock("w1");
+    toy.settle();
+    assert!(!waits(&toy), "{:?}", toy.log);
+    assert!(toy.now.since(shown) < 30_000, "no timer was needed for it");
+}
