@@ -6,10 +6,14 @@
     reason = "a test fails by panicking"
 )]
 
-mod behaviour;
+mod boots;
 mod fixture;
 mod image;
+mod pulls;
+#[allow(dead_code, reason = "shared with the tests on a host")]
 mod registry;
 mod rig;
 mod situations;
+mod steps;
+mod told;
 mod watch;

@@ -106,6 +106,11 @@ impl Registry {
         )
     }
 
+    /// The folder of all that it stores.
+    pub(crate) fn data(&self) -> std::path::PathBuf {
+        self.dir.path().join("data")
+    }
+
     /// The certificate of a registry with TLS.
     pub(crate) fn certificate(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("cert.pem")).unwrap()
