@@ -91,7 +91,7 @@ pub(crate) fn push_all(registry: &Registry) -> BTreeMap<&'static str, String> {
             push(registry, tag, &format!("2026-11-{day}T10:00:00Z"), layers).0,
         );
     };
-    let big = noise(50_000);
+    let big = noise(5_000);
     add(
         "E",
         "01",
@@ -99,8 +99,8 @@ pub(crate) fn push_all(registry: &Registry) -> BTreeMap<&'static str, String> {
             base,
             kernel,
             &[("e1", &big)],
-            &[("e2", &noise(400_001))],
-            &[("e3", &noise(400_002))],
+            &[("e2", &noise(40_001))],
+            &[("e3", &noise(40_002))],
         ],
     );
     add(
@@ -109,7 +109,7 @@ pub(crate) fn push_all(registry: &Registry) -> BTreeMap<&'static str, String> {
         &[
             base,
             kernel,
-            &[("f1", &noise(200_001))],
+            &[("f1", &noise(20_001))],
             &[("f2", "2")],
             &[("f3", "3")],
         ],

@@ -47,7 +47,7 @@ fn a_killed_pull_goes_on_where_it_was() {
     retag(&host.registry, "stable", "B");
     host.ok("bootc upgrade --check");
     let before = blobs(&host);
-    host.tell(&slow(40_000));
+    host.tell(&slow(4_000));
     let pull = host.spawn("bootc switch {E}");
     wait_for("the first layer", || blobs(&host) > before);
     kill(pull);
@@ -59,7 +59,7 @@ fn a_killed_pull_goes_on_where_it_was() {
 #[test]
 fn a_second_switch_waits_and_wins() {
     let host = Rig::new("A");
-    host.tell(&slow(100_000));
+    host.tell(&slow(10_000));
     let first = host.spawn("bootc switch {F}");
     wait_for("the lock", || host.path("sysroot/ostree/lock").exists());
     host.ok("bootc switch {C}");
@@ -72,7 +72,7 @@ fn a_second_switch_waits_and_wins() {
 fn a_registry_that_goes_away_ends_the_pull_and_nothing_is_lost() {
     let mut host = Rig::new("A");
     let before = blobs(&host);
-    host.tell(&slow(40_000));
+    host.tell(&slow(4_000));
     let pull = host.spawn("bootc switch {E}");
     wait_for("the first layer", || blobs(&host) > before);
     host.registry.stop();

@@ -40,7 +40,7 @@ impl Machine {
         let base = bed_host::base::tree(&bed).unwrap();
         let layer = Layer {
             bootc: Some(bed::cargo::static_program("bed-bootc", "bootc").unwrap()),
-            registry: Some(REGISTRY.to_owned()),
+            registries: vec![REGISTRY.to_owned()],
             kubernetes: None,
         };
         layer.write(&dir.path().join("layer")).unwrap();
