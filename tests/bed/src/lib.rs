@@ -3,6 +3,7 @@
 //! The parts are real: etcd and Kubernetes, a registry, containerd, runc and the
 //! network plugins, all built from Go modules into `<target>/bed` ([`parts`]).
 
+pub mod bink;
 pub mod cargo;
 pub mod cluster;
 pub mod control_plane;

@@ -3,6 +3,7 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -42,8 +43,9 @@ pub struct Output {
 
 impl Bink {
     /// The program at `BINK_PATH`, or else `bink` on the `PATH`, or else the
-    /// bed's own, which is built when it is missing.
-    pub async fn find(cluster: &str, dir: &Path) -> Result<Self> {
+    /// bed's own: this very program, whose `main` must begin with
+    /// [`bed::bink::run_as_bink`].
+    pub fn find(cluster: &str, dir: &Path) -> Result<Self> {
         let program = match env::var_os("BINK_PATH") {
             Some(path) if !path.is_empty() => {
                 let path = PathBuf::from(path);
@@ -54,7 +56,7 @@ impl Bink {
             }
             _ => match on_path("bink") {
                 Some(path) => path,
-                None => crate::build::bink().await?,
+                None => own(dir)?,
             },
         };
         Ok(Self {
@@ -196,6 +198,14 @@ impl Bink {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim().to_owned()
+}
+
+/// This program under the name by which it is `bink`.
+fn own(dir: &Path) -> Result<PathBuf> {
+    let link = dir.join(bed::bink::NAME);
+    let program = env::current_exe().context("cannot tell which program this is")?;
+    symlink(program, &link).with_context(|| format!("cannot make {}", link.display()))?;
+    Ok(link)
 }
 
 pub(crate) fn on_path(name: &str) -> Option<PathBuf> {

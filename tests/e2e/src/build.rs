@@ -8,12 +8,6 @@ use tokio::process::Command;
 /// The target of what runs in an image `FROM scratch`.
 const STATIC_TARGET: &str = "x86_64-unknown-linux-musl";
 
-/// The bed's own `bink`.
-pub(crate) async fn bink() -> Result<PathBuf> {
-    cargo(&["build", "--package", "bed", "--bin", "bink"]).await?;
-    Ok(bed::paths::target().join("debug/bink"))
-}
-
 /// The two binaries as they ship: static and stripped.
 #[derive(Debug, Clone)]
 pub(crate) struct Binaries {

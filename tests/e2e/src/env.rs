@@ -91,7 +91,7 @@ impl Env {
             .prefix("bootc-e2e-")
             .tempdir()
             .context("cannot make a folder for the cluster's kubeconfig")?;
-        let bink = Bink::find(&name, dir.path()).await?;
+        let bink = Bink::find(&name, dir.path())?;
         let images = Images::push(&bink.registry().await?).await?;
 
         let stop = Stop(bink.clone());

@@ -13,6 +13,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use e2e::{Config, Env};
+use tokio::runtime::Runtime;
 
 /// The cluster's name: one sandbox at a time.
 const CLUSTER: &str = "sandbox";
@@ -30,9 +31,16 @@ struct Args {
     hosts: u8,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match run(&Args::parse()).await {
+fn main() -> ExitCode {
+    if let Some(code) = bed::bink::run_as_bink() {
+        return code;
+    }
+    let args = Args::parse();
+    let outcome = match Runtime::new() {
+        Ok(runtime) => runtime.block_on(run(&args)),
+        Err(error) => Err(error.into()),
+    };
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use anyhow::{Result, ensure};
 use crd::{BootcNode, BootcNodePool};
-use e2e::{Config, Env};
+use e2e::{Bink, Config, Env};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use libtest_mimic::Trial;
@@ -73,7 +73,9 @@ async fn a_cluster_is_gone_after_a_failed_test() -> Result<()> {
         ..Config::default()
     })
     .await?;
-    let bink = env.bink.clone();
+    // The cluster's own folder goes with it; this one stays.
+    let dir = tempfile::tempdir()?;
+    let bink = Bink::find(env.bink.cluster(), dir.path())?;
     ensure!(
         bink.clusters().await?.contains(bink.cluster()),
         "the cluster is not listed while it runs"

@@ -21,6 +21,9 @@ const AT_ONCE: usize = 2;
 const TEST: Duration = Duration::from_secs(900);
 
 fn main() -> ExitCode {
+    if let Some(code) = bed::bink::run_as_bink() {
+        return code;
+    }
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(AT_ONCE);
     let tests = [harness::trials(), rollout::trials(), trouble::trials()];

@@ -6,17 +6,17 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
+use crate::cluster::control::{self, NodeSpec, Request};
+use crate::cluster::state::{self, State};
+use crate::cluster::supervisor::{self, Spec};
+use crate::detached::SELF;
+use crate::parts::{self, Part};
+use crate::{owner, progress, registry};
 use anyhow::{Context as _, Result};
-use bed::cluster::control::{self, NodeSpec, Request};
-use bed::cluster::state::{self, State};
-use bed::cluster::supervisor::{self, Spec};
-use bed::detached::SELF;
-use bed::parts::{self, Part};
-use bed::{owner, progress, registry};
 use bed_host::Host;
 
-use crate::bed_commands;
-use crate::options::{Api, Cli, Cluster, Command, Node, Registry, Role, Start};
+use super::bed_commands;
+use super::options::{Api, Cli, Cluster, Command, Node, Registry, Role, Start};
 
 /// How long a cluster may take to end.
 const END: Duration = Duration::from_secs(120);
@@ -244,10 +244,10 @@ fn run_registry(command: &Registry) -> Result<()> {
                     "stopped"
                 }
             );
-            println!("IP:        {}", bed::cluster::network::REGISTRY);
+            println!("IP:        {}", crate::cluster::network::REGISTRY);
             println!("Host port: {port}");
             println!("Push:      localhost:{port}/IMAGE");
-            println!("Pull:      {}/IMAGE", bed::cluster::network::registry());
+            println!("Pull:      {}/IMAGE", crate::cluster::network::registry());
             Ok(())
         }
     }

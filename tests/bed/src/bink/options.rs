@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
-use bed::cluster::control::Action;
-use bed::control_plane::Component;
+use crate::cluster::control::Action;
+use crate::control_plane::Component;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Kubernetes clusters of bootc hosts, in namespaces of this machine
@@ -207,6 +207,9 @@ pub(crate) enum Bed {
         /// Such as `15s`
         delay: humantime::Duration,
     },
+    /// Print the name, in the cluster, of the registry's protected door to the
+    /// same images, and who may pull through it: a user and a password
+    RegistryAuth,
     /// Stop, kill, start, freeze or thaw a part of the control plane
     ControlPlane {
         /// What to do

@@ -1,13 +1,13 @@
 //! The commands that only the bed has.
 
+use crate::cluster::control::Request;
+use crate::cluster::{network, supervisor};
+use crate::registry;
 use anyhow::Result;
-use bed::cluster::control::Request;
-use bed::cluster::supervisor;
-use bed::registry;
 use serde_json::json;
 
-use crate::commands::{ask, host};
-use crate::options::{Bed, Power};
+use super::commands::{ask, host};
+use super::options::{Bed, Power};
 
 pub(crate) fn run(cluster: &str, command: Bed) -> Result<()> {
     match command {
@@ -21,6 +21,12 @@ pub(crate) fn run(cluster: &str, command: Bed) -> Result<()> {
         Bed::Power(Power::Off { node }) => host(cluster, &node)?.pull_plug(),
         Bed::Power(Power::On { node }) => ask(cluster, &Request::PowerOn { name: node }),
         Bed::BootDelay { node, delay } => host(cluster, &node)?.set_boot_delay(delay.into()),
+        Bed::RegistryAuth => {
+            println!("Registry: {}", network::protected_registry());
+            println!("User:     {}", registry::USER);
+            println!("Password: {}", registry::PASSWORD);
+            Ok(())
+        }
         Bed::ControlPlane { action, component } => {
             ask(cluster, &Request::ControlPlane { component, action })
         }
