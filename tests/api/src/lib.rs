@@ -5,9 +5,11 @@
 
 pub mod counted;
 pub mod fleet;
+pub mod gate;
 pub mod hosts;
 pub mod kubelet;
 pub mod operator;
+pub mod registry;
 pub mod suite;
 pub mod wait;
 pub mod webhook;

@@ -1,8 +1,9 @@
 //! The operator's real code in this process, with the rights of its service account.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
+use kube::Client;
 use operator::args::{Args, ProbeAddress};
 use tokio::{
     sync::{Mutex, MutexGuard, oneshot},
@@ -13,6 +14,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{Account, Suite};
 
+/// How often a tag is resolved again.
+pub const TAG_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a clean stop may take.
 const STOP: Duration = Duration::from_secs(10);
 
@@ -37,17 +40,22 @@ impl Operator {
 
     /// Starts it; an error if it runs.
     pub async fn start(&self, suite: &Suite) -> Result<()> {
+        let client = suite.client_of(Account::OPERATOR, None).await?;
+        self.start_with(client, true).await
+    }
+
+    /// The same with this client, and with or without the Lease.
+    pub async fn start_with(&self, client: Client, leader_elect: bool) -> Result<()> {
         let mut running = self.running.lock().await;
         if running.is_some() {
             bail!("the operator runs already");
         }
-        let client = suite.client_of(Account::OPERATOR, None).await?;
         let (stop, stopped) = oneshot::channel();
         let args = Args {
-            leader_elect: true,
+            leader_elect,
             health_probe_bind_address: ProbeAddress::Off,
-            tag_resolution_interval: Duration::from_secs(300),
-            allow_insecure_registry: false,
+            tag_resolution_interval: TAG_INTERVAL,
+            allow_insecure_registry: true,
             log_format: operator::args::LogFormat::Text,
         };
         let config = operator::Config::of_process(&args);
@@ -91,7 +99,7 @@ impl Operator {
 }
 
 /// Writes the log lines of everything in this process to a file below the bed's directory.
-pub fn log_to_file() -> Result<()> {
+pub fn log_to_file() -> Result<PathBuf> {
     let path = bed::paths::bed()?.join("api-tests.log");
     let file = std::fs::File::create(&path)?;
     let filter =
@@ -103,5 +111,5 @@ pub fn log_to_file() -> Result<()> {
         .try_init()
         .map_err(io::Error::other)?;
     bed::progress::say(format_args!("the operator's log: {}", path.display()));
-    Ok(())
+    Ok(path)
 }

@@ -4,7 +4,7 @@ use std::{future::Future, path::PathBuf, process::Stdio, sync::Arc, time::Durati
 
 use anyhow::{Context as _, Result, ensure};
 use bed::{
-    control_plane::{Config, ControlPlane, Identity},
+    control_plane::{AuditEvent, Config, ControlPlane, Identity},
     paths, progress,
 };
 use crd::{
@@ -28,6 +28,13 @@ use tokio::{io::AsyncWriteExt as _, process::Command, runtime::Handle, time::tim
 
 use crate::{operator::Operator, wait};
 
+/// Notes who asked for what, once the answer is there.
+const AUDIT: &str = "
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived, ResponseStarted]
+rules: [{ level: Metadata }]
+";
 /// How long a whole test may take.
 const TEST: Duration = Duration::from_secs(300);
 /// How long one call of kubectl may take.
@@ -85,7 +92,17 @@ impl Suite {
     /// Starts the control plane and installs `deploy/install.yaml`, without the operator's pods:
     /// there is no host to run them on, and tests run the operator themselves.
     pub async fn start() -> Result<Arc<Self>> {
+        Self::start_with(None).await
+    }
+
+    /// The same with a log of every request that the API server has answered.
+    pub async fn start_audited() -> Result<Arc<Self>> {
+        Self::start_with(Some(AUDIT.to_owned())).await
+    }
+
+    async fn start_with(audit_policy: Option<String>) -> Result<Arc<Self>> {
         let cluster = ControlPlane::start(Config {
+            audit_policy,
             controller_manager: true,
             scheduler: true,
             // Tests say themselves which node is ready.
@@ -149,6 +166,13 @@ impl Suite {
             .create(&PostParams::default(), &binding)
             .await?;
         Ok(())
+    }
+
+    /// What a service account has asked for so far, in order. A watch is noted when it ends.
+    pub fn asked_by(&self, account: Account) -> Result<Vec<AuditEvent>> {
+        let mut all = self.cluster.audit()?;
+        all.retain(|event| event.user.username == account.user());
+        Ok(all)
     }
 
     /// A test of that name, which gets the suite.

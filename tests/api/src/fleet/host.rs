@@ -1,6 +1,11 @@
 //! One played host: what bootc and the agent would do, without any of them.
 
-use crd::{BootcNode, DesiredImageState, image::digest_of, names::node_reason};
+use crd::{
+    BootcNode, DesiredImageState,
+    image::digest_of,
+    names::{self, node_reason},
+};
+use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
 /// What a host does when it shall stage.
@@ -29,6 +34,8 @@ pub enum Boot {
     Lost,
     /// Reboots into the staged image; its Node does not get Ready.
     NotReady,
+    /// Loses its power before the staged image is final: up again as before, with nothing staged.
+    PowerCut,
 }
 
 /// What a host will do.
@@ -50,6 +57,8 @@ pub(super) struct Host {
     pub(super) reboots: u32,
     /// The digest that it fell back from.
     fell_back: Option<String>,
+    /// The newest request of a person for another try.
+    retry: Option<String>,
     pub(super) plan: Plan,
 }
 
@@ -72,8 +81,17 @@ impl Host {
             rollback: None,
             reboots: 0,
             fell_back: None,
+            retry: None,
             plan: Plan::default(),
         }
+    }
+
+    /// Somebody on the host boots another image; nothing is staged after that.
+    pub(super) fn boot_into(&mut self, image: &str) {
+        self.reboots += 1;
+        self.staged = None;
+        let before = std::mem::replace(&mut self.booted, image.to_owned());
+        self.rollback = Some(before);
     }
 
     /// The boot that it is in; the Node says the same.
@@ -90,6 +108,10 @@ impl Host {
             self.staged = None;
             self.fell_back = None;
             return vec![self.report(node, node_reason::IDLE, None)];
+        }
+        let retry = node.annotations().get(names::ANNOTATION_RETRY).cloned();
+        if retry != self.retry {
+            (self.retry, self.fell_back) = (retry, None);
         }
         if self.fell_back.as_deref() == digest_of(&desired) {
             return vec![self.report(node, node_reason::IDLE, Some(node_reason::FELL_BACK))];
@@ -132,17 +154,20 @@ impl Host {
         if self.plan.boot == Boot::Lost {
             return acts;
         }
-        self.reboots += 1;
-        let trouble = if self.plan.boot == Boot::FallBack {
-            self.rollback = self.staged.take();
-            self.fell_back = digest_of(desired).map(ToOwned::to_owned);
-            Some(node_reason::FELL_BACK)
-        } else {
-            let before = std::mem::replace(&mut self.booted, desired.to_owned());
-            self.rollback = Some(before);
-            self.staged = None;
-            None
-        };
+        let mut trouble = None;
+        match self.plan.boot {
+            Boot::FallBack => {
+                self.reboots += 1;
+                self.rollback = self.staged.take();
+                self.fell_back = digest_of(desired).map(ToOwned::to_owned);
+                trouble = Some(node_reason::FELL_BACK);
+            }
+            Boot::PowerCut => {
+                self.reboots += 1;
+                self.staged = None;
+            }
+            _ => self.boot_into(desired),
+        }
         acts.push(Act::Node(self.plan.boot != Boot::NotReady, self.boot()));
         acts.push(self.report(node, node_reason::IDLE, trouble));
         acts

@@ -222,6 +222,18 @@ impl Fleet {
         self.played.plan_all(change);
     }
 
+    /// Somebody on host `n` boots this image, as `bootc rollback` and a reboot would.
+    pub async fn boot_into(&self, n: usize, image: char) -> Result<()> {
+        self.played.boot_into(&self.node(n), &reference(image));
+        self.node_ready(n, true).await
+    }
+
+    /// Every version of the `BootcNode` of node `n` so far, in order.
+    #[must_use]
+    pub fn history(&self, n: usize) -> Vec<BootcNode> {
+        self.played.history(&self.node(n))
+    }
+
     /// How often each host rebooted, in their order.
     #[must_use]
     pub fn reboots(&self) -> Vec<u32> {
@@ -266,14 +278,21 @@ impl Fleet {
 
     /// Waits until every node runs the image and the pool says so.
     pub async fn until_updated(&self, image: char) -> Result<View> {
+        self.until_runs(&digest(image)).await
+    }
+
+    /// The same by the image's digest. What the pool says must be so at that moment: nobody is
+    /// cordoned any more.
+    pub async fn until_runs(&self, digest: &str) -> Result<View> {
         let view = self
             .until("all nodes are updated", |view| {
                 view.pool_is("UpToDate=True/AllUpdated")?;
-                ensure!(view.deployed().as_deref() == Some(&digest(image)), "{view}");
-                ensure!(view.cordoned().is_empty(), "cordoned: {view}");
-                Ok(())
+                ensure!(view.deployed().as_deref() == Some(digest), "{view}");
+                view.is_current()
             })
             .await?;
+        ensure!(view.cordoned().is_empty(), "cordoned: {view}");
+        ensure!(view.in_slot().is_empty(), "slots are held: {view}");
         self.check()?;
         Ok(view)
     }

@@ -33,6 +33,8 @@ pub(super) struct Played {
     fleet: String,
     hosts: Mutex<BTreeMap<String, Host>>,
     seen: Mutex<BTreeMap<String, BootcNode>>,
+    /// All versions that were ever seen, in order.
+    history: Mutex<Vec<BootcNode>>,
     changed: Notify,
     /// What should never be seen.
     pub(super) faults: Mutex<Vec<String>>,
@@ -56,6 +58,7 @@ impl Played {
             fleet: fleet.to_owned(),
             hosts: Mutex::new(hosts.collect()),
             seen: Mutex::default(),
+            history: Mutex::default(),
             changed: Notify::new(),
             faults: Mutex::default(),
             most_slots: AtomicUsize::new(0),
@@ -79,6 +82,21 @@ impl Played {
             change(&mut host.plan);
         }
         self.changed.notify_one();
+    }
+
+    pub(super) fn boot_into(&self, name: &str, image: &str) {
+        if let Some(host) = locked(&self.hosts).get_mut(name) {
+            host.boot_into(image);
+        }
+        self.changed.notify_one();
+    }
+
+    pub(super) fn history(&self, name: &str) -> Vec<BootcNode> {
+        let all = locked(&self.history);
+        all.iter()
+            .filter(|node| node.name_any() == name)
+            .cloned()
+            .collect()
     }
 
     pub(super) fn reboots(&self) -> Vec<u32> {
@@ -132,6 +150,7 @@ impl Played {
         if !self.names.contains(&name) {
             return Vec::new();
         }
+        locked(&self.history).push(node.clone());
         let mut seen = locked(&self.seen);
         if gone {
             seen.remove(&name);

@@ -70,6 +70,16 @@ impl View {
         Ok(condition)
     }
 
+    /// Complains unless the status speaks of the spec as it is.
+    pub fn is_current(&self) -> Result<()> {
+        let wanted = self.pool.as_ref().and_then(|pool| pool.metadata.generation);
+        ensure!(
+            self.status().observed_generation == wanted,
+            "outdated: {self}"
+        );
+        Ok(())
+    }
+
     /// Complains unless the counts are these: nodes, updated, updating, degraded.
     pub fn counts(&self, wanted: [i64; 4]) -> Result<()> {
         let status = self.status();

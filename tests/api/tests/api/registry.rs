@@ -1,19 +1,11 @@
 //! Tags are resolved at a real registry: with and without a login, up and down.
 
-use std::{
-    fs,
-    net::{Ipv4Addr, TcpListener},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
-use api_tests::{Suite, wait};
-use bed::{
-    image::{Image, Layer, Registry},
-    parts::{self, Part},
-    process::{Daemon, Program},
-    run_dir::RunDir,
+use anyhow::{Result, ensure};
+use api_tests::{
+    Suite,
+    registry::{Server, USER},
 };
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
@@ -29,10 +21,6 @@ use operator::{
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-const USER: (&str, &str) = ("fleet", "correct horse");
-/// bcrypt of the password above.
-const HTPASSWD: &str = "fleet:$2b$05$abcdefghijklmnopqrstuuHNbAKRhpaujgo33bRWs.NLUTJO3lOy2\n";
-
 pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
     vec![
         suite.trial("registry::a_tag_is_followed_as_it_moves", |_| moved_tag()),
@@ -43,84 +31,8 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
     ]
 }
 
-/// A registry of a test's own. Dropped, it is killed.
-struct Server {
-    host: String,
-    program: Program,
-    daemon: Option<Daemon>,
-    _dir: RunDir,
-}
-
-impl Server {
-    async fn start(auth: bool) -> Result<Self> {
-        let bin = tokio::task::spawn_blocking(|| parts::ensure(&[Part::Registry])).await??;
-        let dir = RunDir::fresh("test-registry")?;
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-            .local_addr()?
-            .port();
-        let host = format!("127.0.0.1:{port}");
-        let mut settings = json!({
-            "version": "0.1",
-            "log": { "level": "warn", "accesslog": { "disabled": true } },
-            "storage": { "filesystem": { "rootdirectory": dir.path().join("images") } },
-            "http": { "addr": host },
-        });
-        if auth {
-            let path = dir.path().join("htpasswd");
-            fs::write(&path, HTPASSWD)?;
-            settings["auth"] = json!({ "htpasswd": { "realm": "test", "path": path } });
-        }
-        let file = dir.path().join("settings.json");
-        fs::write(&file, settings.to_string())?;
-        let program = Program {
-            name: "registry".to_owned(),
-            argv: vec![bin.join("registry").into(), "serve".into(), file.into()],
-            env: vec![("OTEL_TRACES_EXPORTER".to_owned(), "none".into())],
-            dir: dir.path().to_path_buf(),
-        };
-        let mut server = Self {
-            host,
-            program,
-            daemon: None,
-            _dir: dir,
-        };
-        server.run().await?;
-        Ok(server)
-    }
-
-    async fn run(&mut self) -> Result<()> {
-        self.daemon = Some(self.program.start()?);
-        wait::until("the registry listens", || {
-            tokio::net::TcpStream::connect(&self.host)
-        })
-        .await
-        .map(drop)
-    }
-
-    fn signal(&self, signal: Signal) -> Result<()> {
-        self.daemon
-            .as_ref()
-            .context("it does not run")?
-            .signal(signal)
-    }
-
-    fn reference(&self, tag: &str) -> String {
-        format!("{}/fleet/os:{tag}", self.host)
-    }
-
-    async fn push(&self, content: &str, tag: &str) -> Result<String> {
-        let image = Image::new(Layer::new().file("/etc/os-release", 0o644, content)?);
-        self.pusher().push(&image, "fleet/os", tag).await
-    }
-
-    fn pusher(&self) -> Registry {
-        Registry::plain(&self.host).login(USER.0, USER.1)
-    }
-
-    fn logins(&self, password: &str) -> Result<DockerConfig> {
-        let text = json!({ "auths": { &self.host: { "username": USER.0, "password": password } } });
-        DockerConfig::parse(text.to_string().as_bytes()).map_err(anyhow::Error::msg)
-    }
+fn logins(server: &Server, password: &str) -> Result<DockerConfig> {
+    DockerConfig::parse(server.logins(password).to_string().as_bytes()).map_err(anyhow::Error::msg)
 }
 
 async fn moved_tag() -> Result<()> {
@@ -182,12 +94,12 @@ async fn login() -> Result<()> {
     let (resolver, reference) = (Resolver::new(true), server.reference("stable"));
     ensure!(
         resolver
-            .resolve(&reference, Some(&server.logins(USER.1)?))
+            .resolve(&reference, Some(&logins(&server, USER.1)?))
             .await?
             == digest
     );
     // What one pool's login reads, another pool must not.
-    for logins in [None, Some(server.logins("wrong battery")?)] {
+    for logins in [None, Some(logins(&server, "wrong battery")?)] {
         let error = resolver.resolve(&reference, logins.as_ref()).await;
         let Err(error @ ResolveError::Denied { .. }) = error else {
             anyhow::bail!("not denied: {error:?}")
@@ -201,7 +113,7 @@ async fn down() -> Result<()> {
     let mut server = Server::start(false).await?;
     let digest = server.push("VERSION=1", "stable").await?;
     let (resolver, reference) = (Resolver::new(true), server.reference("stable"));
-    server.daemon = None;
+    server.stop();
     let error = resolver.resolve(&reference, None).await;
     ensure!(
         matches!(error, Err(ResolveError::Unreachable { .. })),

@@ -1,8 +1,10 @@
 //! The operator's real code against a real API server: one control plane and one operator for all
 //! tests, with agents and kubelets played. Each test has a pool and nodes of its own.
 
+mod changes;
 mod failures;
 mod membership;
+mod phases;
 mod rollout;
 
 use std::process::ExitCode;
@@ -40,6 +42,7 @@ fn run(args: &Arguments) -> anyhow::Result<ExitCode> {
         rollout::trials(&suite),
         membership::trials(&suite),
         failures::trials(&suite),
+        changes::trials(&suite),
     ];
     let conclusion = libtest_mimic::run(args, tests.into_iter().flatten().collect());
     let stopped = runtime.block_on(suite.operator.stop());
