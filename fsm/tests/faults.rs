@@ -31,6 +31,11 @@ fn a_fall_back_keeps_slot_and_cordon_and_is_tried_once() {
     toy.run(7200);
     let w1 = NodeName::from("w1");
     assert_eq!(toy.hosts[&w1].reboots, 1);
+    assert_eq!(
+        toy.record("w1").state,
+        State::Rebooting,
+        "nothing is asked of it again"
+    );
     assert!(toy.nodes[&w1].cordoned && toy.bootc[&w1].in_reboot_slot);
     assert_eq!(
         toy.status().updated,
@@ -331,4 +336,24 @@ fn an_agent_that_names_no_boot_and_no_generation_is_judged_by_its_images() {
         toy.run(900);
         toy.assert_all_run(1);
     }
+}
+
+#[test]
+fn a_slot_whose_write_got_no_answer_is_not_given_to_another_node() {
+    let mut toy = ready(2, 1);
+    toy.edit_pool("p", |pool| pool.spec.paused = true);
+    toy.want(2);
+    toy.run(60);
+    toy.refuse
+        .insert("w1".into(), Outcome::Failed("timeout".into()));
+    toy.edit_pool("p", |pool| pool.spec.paused = false);
+    toy.settle_news();
+    toy.settle_news();
+    assert!(
+        !toy.bootc[&"w2".into()].in_reboot_slot,
+        "w1 may have the only slot"
+    );
+    toy.refuse.clear();
+    toy.run(300);
+    toy.assert_all_run(2);
 }

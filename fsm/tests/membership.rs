@@ -69,6 +69,8 @@ fn a_node_cordoned_by_somebody_else_stays_cordoned() {
     toy.run(60);
     toy.edit_node("w1", |node| node.cordoned = true);
     toy.want(2);
+    assert!(toy.until(|toy| toy.bootc[&NodeName::from("w1")].in_reboot_slot));
+    assert_eq!(toy.bootc[&NodeName::from("w1")].was_cordoned, Some(true));
     toy.run(60);
     assert_eq!(toy.hosts[&NodeName::from("w1")].booted, image(2));
     let node = &toy.nodes[&NodeName::from("w1")];
