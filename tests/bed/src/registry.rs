@@ -3,6 +3,9 @@
 //!
 //! Users are clusters, and the owners of commands ([`crate::owner`]). A
 //! `registry start` without an owner makes it stay until `registry stop`.
+//!
+//! It has two doors to the same images: one for everybody, and one that wants
+//! [`USER`] and [`PASSWORD`].
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
@@ -11,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::detached::{self, Handshake};
 use crate::parts::{self, Part};
@@ -20,6 +24,12 @@ use crate::run_dir::{Mark, RunDir, locked};
 
 /// The port that bink's registry has; taken when it is free.
 pub const USUAL_PORT: u16 = 5000;
+/// Who may pull through the protected door.
+pub const USER: &str = "bed";
+/// That user's password. It protects nothing but what a test made.
+pub const PASSWORD: &str = "let-me-in";
+/// The two as the registry reads them, hashed by bcrypt.
+const HTPASSWD: &str = "bed:$2y$05$abcdefghijklmnopqrstuu3Jd./u/rH1RxB6auX5v7gLP6uWhKCgG\n";
 /// How long the registry may take to listen, and to end.
 const DEADLINE: Duration = Duration::from_secs(20);
 /// How long it waits for another user when the last one has gone.
@@ -34,6 +44,8 @@ pub const COMMAND: [&str; 2] = ["bed", "run-registry"];
 pub struct Running {
     /// Its port on this machine's loopback address.
     pub port: u16,
+    /// The port of its protected door, on the same address.
+    pub protected: u16,
     daemon: Mark,
 }
 
@@ -102,12 +114,11 @@ fn serve(handshake: &mut Handshake) -> Result<()> {
         .build()?;
     let dir = RunDir::claim(NAME)?;
     handshake.log_to(&dir.path().join("daemon.log"))?;
-    let port = free_port()?;
-    let mut daemon = program(dir.path(), port)?.start()?;
-    wait_listening(&mut daemon, port)?;
+    let mut doors = Doors::open(dir.path())?;
     let daemon_mark = Mark::of(std::process::id()).context("cannot see our own process")?;
     let running = Running {
-        port,
+        port: doors.everybody.1,
+        protected: doors.protected.1,
         daemon: daemon_mark,
     };
     fs::write(
@@ -118,17 +129,18 @@ fn serve(handshake: &mut Handshake) -> Result<()> {
     runtime.block_on(async {
         tokio::select! {
             ended = detached::termination() => ended,
-            ended = while_used(dir.path(), &mut daemon) => ended,
+            ended = while_used(dir.path(), &mut doors) => ended,
         }
     })
 }
 
 /// Ends, holding the lock until all is removed, when nobody needs the registry.
-async fn while_used(dir: &Path, daemon: &mut Daemon) -> Result<()> {
+async fn while_used(dir: &Path, doors: &mut Doors) -> Result<()> {
     let mut used = Instant::now();
     loop {
         tokio::time::sleep(POLL).await;
-        daemon.check()?;
+        doors.everybody.0.check()?;
+        doors.protected.0.check()?;
         if is_used(dir)? {
             used = Instant::now();
         } else if used.elapsed() > LINGER {
@@ -155,24 +167,50 @@ fn is_used(dir: &Path) -> Result<bool> {
     Ok(false)
 }
 
-fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, USUAL_PORT))
+/// The two programs that serve the same images, each with its port.
+struct Doors {
+    everybody: (Daemon, u16),
+    protected: (Daemon, u16),
+}
+
+impl Doors {
+    fn open(dir: &Path) -> Result<Self> {
+        let users = dir.join("htpasswd");
+        fs::write(&users, HTPASSWD)?;
+        let auth = json!({"htpasswd": {"realm": "bed", "path": users}});
+        Ok(Self {
+            everybody: open_door(dir, NAME, USUAL_PORT, json!({}))?,
+            protected: open_door(dir, "protected-registry", 0, auth)?,
+        })
+    }
+}
+
+fn open_door(dir: &Path, name: &str, usual: u16, auth: Value) -> Result<(Daemon, u16)> {
+    let port = free_port(usual)?;
+    let mut daemon = program(dir, name, port, auth)?.start()?;
+    wait_listening(&mut daemon, port)?;
+    Ok((daemon, port))
+}
+
+fn free_port(usual: u16) -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, usual))
         .or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
         .context("no free port on the loopback address")?;
     Ok(listener.local_addr()?.port())
 }
 
-fn program(dir: &Path, port: u16) -> Result<Program> {
-    let settings = serde_json::json!({
+fn program(dir: &Path, name: &str, port: u16, auth: Value) -> Result<Program> {
+    let settings = json!({
         "version": "0.1",
         "log": {"level": "warn", "accesslog": {"disabled": true}},
         "storage": {"filesystem": {"rootdirectory": dir.join("images")}},
         "http": {"addr": format!("127.0.0.1:{port}")},
+        "auth": auth,
     });
-    let file = dir.join("settings.json");
+    let file = dir.join(format!("{name}.json"));
     fs::write(&file, settings.to_string())?;
     Ok(Program {
-        name: NAME.to_owned(),
+        name: name.to_owned(),
         argv: vec![
             paths::bin()?.join("registry").into(),
             "serve".into(),

@@ -48,8 +48,8 @@ pub struct Layer {
     /// The binary that hosts get as `/usr/bin/bootc`, with what belongs to
     /// it; without it a host boots but cannot update.
     pub bootc: Option<PathBuf>,
-    /// Registry that speaks plain HTTP, as image references name it: `host:port`.
-    pub registry: Option<String>,
+    /// Registries that speak plain HTTP, as image references name them: `host:port`.
+    pub registries: Vec<String>,
     /// What makes hosts nodes of a cluster; without it they are only hosts.
     pub kubernetes: Option<Kubernetes>,
 }
@@ -74,9 +74,7 @@ impl Layer {
         if let Some(bootc) = &self.bootc {
             tree.bootc(bootc)?;
         }
-        if let Some(registry) = &self.registry {
-            tree.registry(registry)?;
-        }
+        tree.registries(&self.registries)?;
         if let Some(kubernetes) = &self.kubernetes {
             tree.kubernetes(kubernetes)?;
         }
@@ -134,18 +132,19 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// Lets containerd and bootc do without TLS for one registry.
-    fn registry(&self, registry: &str) -> Result<()> {
-        self.file(
-            &format!("etc/containerd/certs.d/{registry}/hosts.toml"),
-            &format!(
-                "server = \"http://{registry}\"\n\n[host.\"http://{registry}\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
-            ),
-        )?;
-        self.file(
-            "etc/containers/registries.conf.d/bed.conf",
-            &format!("[[registry]]\nlocation = \"{registry}\"\ninsecure = true\n"),
-        )
+    /// Lets containerd and bootc do without TLS for these registries.
+    fn registries(&self, registries: &[String]) -> Result<()> {
+        let mut insecure = String::new();
+        for registry in registries {
+            self.file(
+                &format!("etc/containerd/certs.d/{registry}/hosts.toml"),
+                &format!(
+                    "server = \"http://{registry}\"\n\n[host.\"http://{registry}\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
+                ),
+            )?;
+            insecure += &format!("[[registry]]\nlocation = \"{registry}\"\ninsecure = true\n");
+        }
+        self.file("etc/containers/registries.conf.d/bed.conf", &insecure)
     }
 
     fn kubernetes(&self, parts: &Kubernetes) -> Result<()> {
@@ -315,7 +314,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("layer");
         let layer = Layer {
-            registry: Some("registry:5000".to_owned()),
+            registries: vec!["registry:5000".to_owned()],
             ..Layer::default()
         };
         layer.write(&root).unwrap();

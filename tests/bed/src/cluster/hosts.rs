@@ -64,7 +64,7 @@ impl Hosts {
     pub(super) fn new(common: Common, client: Client, state: State) -> Result<Self> {
         let layer = Layer {
             bootc: Some(common.bootc.clone()),
-            registry: Some(network::registry()),
+            registries: vec![network::registry(), network::protected_registry()],
             kubernetes: Some(Kubernetes {
                 bin: common.bin.clone(),
                 pause: common.pause.clone(),

@@ -12,6 +12,8 @@ pub const PREFIX: u8 = 24;
 pub const REGISTRY: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 2);
 /// The registry's port inside of a cluster.
 pub const REGISTRY_PORT: u16 = 5000;
+/// The port of the same registry where it wants a user's name and password.
+pub const PROTECTED_PORT: u16 = 5001;
 /// The registry's name inside of a cluster.
 pub const REGISTRY_NAME: &str = "registry.cluster.local";
 /// The API server, by the service address itself: so no kube-proxy is needed.
@@ -25,6 +27,12 @@ pub const HOSTS: u8 = 200;
 #[must_use]
 pub fn registry() -> String {
     format!("{REGISTRY_NAME}:{REGISTRY_PORT}")
+}
+
+/// The same for its protected port.
+#[must_use]
+pub fn protected_registry() -> String {
+    format!("{REGISTRY_NAME}:{PROTECTED_PORT}")
 }
 
 /// The API server's address inside of a cluster.

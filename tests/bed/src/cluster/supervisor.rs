@@ -124,10 +124,13 @@ fn hold(spec: &Spec, handshake: &mut Handshake) -> Result<()> {
     // From here on this thread is in the cluster's network; `machine` stays.
     let machine = Stay::here(pass_to_registry)?;
     enter_network(built)?;
-    machine.give(bind(SocketAddrV4::new(
-        network::REGISTRY,
-        network::REGISTRY_PORT,
-    ))?)?;
+    machine.give([
+        bind(SocketAddrV4::new(network::REGISTRY, network::REGISTRY_PORT))?,
+        bind(SocketAddrV4::new(
+            network::REGISTRY,
+            network::PROTECTED_PORT,
+        ))?,
+    ])?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -153,12 +156,19 @@ fn bind(address: SocketAddrV4) -> Result<TcpListener> {
     Ok(listener)
 }
 
-/// Passes connections of hosts and pods on to the machine's registry, wherever
-/// that is at the moment.
-async fn pass_to_registry(listener: TcpListener) {
+/// Passes connections of hosts and pods on to the two doors of the machine's
+/// registry, wherever that is at the moment.
+async fn pass_to_registry([everybody, protected]: [TcpListener; 2]) {
+    tokio::join!(
+        pass_to(everybody, |running| running.port),
+        pass_to(protected, |running| running.protected),
+    );
+}
+
+async fn pass_to(listener: TcpListener, port: impl Fn(&registry::Running) -> u16) {
     let target = || {
-        let port = registry::find().ok().flatten()?.port;
-        Some(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))
+        let running = registry::find().ok().flatten()?;
+        Some(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port(&running)))
     };
     match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => forward::forward(listener, target).await,
