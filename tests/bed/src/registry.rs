@@ -179,13 +179,13 @@ impl Doors {
         fs::write(&users, HTPASSWD)?;
         let auth = json!({"htpasswd": {"realm": "bed", "path": users}});
         Ok(Self {
-            everybody: open_door(dir, NAME, USUAL_PORT, json!({}))?,
-            protected: open_door(dir, "protected-registry", 0, auth)?,
+            everybody: open_door(dir, NAME, USUAL_PORT, &json!({}))?,
+            protected: open_door(dir, "protected-registry", 0, &auth)?,
         })
     }
 }
 
-fn open_door(dir: &Path, name: &str, usual: u16, auth: Value) -> Result<(Daemon, u16)> {
+fn open_door(dir: &Path, name: &str, usual: u16, auth: &Value) -> Result<(Daemon, u16)> {
     let port = free_port(usual)?;
     let mut daemon = program(dir, name, port, auth)?.start()?;
     wait_listening(&mut daemon, port)?;
@@ -199,7 +199,7 @@ fn free_port(usual: u16) -> Result<u16> {
     Ok(listener.local_addr()?.port())
 }
 
-fn program(dir: &Path, name: &str, port: u16, auth: Value) -> Result<Program> {
+fn program(dir: &Path, name: &str, port: u16, auth: &Value) -> Result<Program> {
     let settings = json!({
         "version": "0.1",
         "log": {"level": "warn", "accesslog": {"disabled": true}},

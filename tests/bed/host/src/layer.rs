@@ -134,7 +134,10 @@ impl Tree<'_> {
 
     /// Lets containerd and bootc do without TLS for these registries.
     fn registries(&self, registries: &[String]) -> Result<()> {
-        let mut insecure = String::new();
+        let insecure: Vec<String> = registries
+            .iter()
+            .map(|registry| format!("[[registry]]\nlocation = \"{registry}\"\ninsecure = true\n"))
+            .collect();
         for registry in registries {
             self.file(
                 &format!("etc/containerd/certs.d/{registry}/hosts.toml"),
@@ -142,9 +145,11 @@ impl Tree<'_> {
                     "server = \"http://{registry}\"\n\n[host.\"http://{registry}\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
                 ),
             )?;
-            insecure += &format!("[[registry]]\nlocation = \"{registry}\"\ninsecure = true\n");
         }
-        self.file("etc/containers/registries.conf.d/bed.conf", &insecure)
+        self.file(
+            "etc/containers/registries.conf.d/bed.conf",
+            &insecure.concat(),
+        )
     }
 
     fn kubernetes(&self, parts: &Kubernetes) -> Result<()> {
