@@ -73,7 +73,8 @@ pub struct Decision {
     pub pool: Option<PoolName>,
     /// To be named in the answer.
     pub id: u64,
-    /// In the order release, commit, acquire.
+    /// In the order release, commit, acquire; an approval that may still be acted on is taken back
+    /// before all.
     pub effects: Vec<Effect>,
 }
 

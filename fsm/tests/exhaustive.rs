@@ -312,9 +312,12 @@ fn slots(record: &Record, facts: &Facts<'_>, after: &Record, point: &dyn Fn() ->
     }
 }
 
-/// 5 and the order of effects: release, commit, acquire; only our own cordon is taken back.
+/// 5 and the order of effects: release, commit, acquire; only our own cordon is taken back, and not
+/// before an approval that may still be acted on.
 fn order(record: &Record, facts: &Facts<'_>, effects: &[Effect], point: &dyn Fn() -> String) {
+    let revokes = facts.approval_out(record);
     let rank = |effect: &Effect| match effect {
+        Effect::Delete if revokes => -1,
         Effect::CancelDrain => 0,
         Effect::Uncordon | Effect::ForgetCordon => 1,
         Effect::Unlabel => 2,

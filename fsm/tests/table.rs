@@ -56,7 +56,7 @@ const ROWS: &str = "
     Draining | DrainLate | Staged | CancelDrain, Uncordon, Commit(Staged)
     Draining | DrainFailed | Draining | StartDrain
     Draining | CordonLost | Cordoned | CancelDrain, Cordon
-    Rebooting | Left | Leaving | Uncordon, Unlabel, Delete
+    Rebooting | Left | Leaving | Delete, Uncordon, Unlabel
     Rebooting | Revoked | Staging | Commit(Staged, slot)
     Rebooting | RevokedToBooted | Verifying | Commit(Staged, slot)
     Rebooting | Retargeted | Staging | Commit(Staged, slot)

@@ -1,7 +1,8 @@
 //! What has to be done: the difference between what a record says and what is so.
 //!
 //! In the order release, commit, acquire: the cordon is taken back before the write that forgets
-//! it, the drain starts after the write that claims it. Everything may be said again after a crash.
+//! it, the drain starts after the write that claims it. Only an approval that may still be acted on
+//! goes before its cordon. Everything may be said again after a crash.
 
 use super::{
     facts::{DrainStage, Facts},
@@ -44,7 +45,12 @@ pub struct Site<'a> {
 #[must_use]
 pub fn effects(record: &Record, facts: &Facts<'_>, site: &Site<'_>) -> Vec<Effect> {
     let mut all = release(record, facts);
-    all.extend(commit(record, facts, site));
+    let commit = commit(record, facts, site);
+    if record.state == State::Leaving && facts.approval_out(record) {
+        all.splice(0..0, commit);
+    } else {
+        all.extend(commit);
+    }
     all.extend(acquire(record, facts, site.owner.map(|owner| &owner.pool)));
     all
 }

@@ -53,7 +53,7 @@ impl Rollout {
             let tally = if owned {
                 tally.clone()
             } else {
-                bystander(place, pool)
+                bystander(node, place, pool)
             };
             self.put(pool, name, Some(tally));
         }
@@ -158,8 +158,13 @@ fn counted(node: &Node, place: &Place) -> BTreeSet<PoolName> {
     }
 }
 
-/// What a node shows to a pool that claims it and does not have it.
-fn bystander(place: &Place, pool: &PoolName) -> Tally {
+/// What a node shows to a pool that claims it and does not have it. One that still bears the pool's
+/// cordon was not let go yet.
+fn bystander(node: &Node, place: &Place, pool: &PoolName) -> Tally {
+    let cordoned_by = node
+        .view
+        .as_ref()
+        .and_then(|node| node.cordoned_by.as_ref());
     Tally {
         bucket: Bucket::Pending,
         holds: false,
@@ -168,7 +173,7 @@ fn bystander(place: &Place, pool: &PoolName) -> Tally {
         wants_room: false,
         stages: false,
         unavailable: false,
-        owned: false,
+        owned: cordoned_by == Some(pool),
         problem: None,
         rivals: place.rivals_of(Some(pool)),
     }
