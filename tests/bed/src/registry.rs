@@ -54,9 +54,19 @@ pub fn find() -> Result<Option<Running>> {
     let Ok(text) = fs::read(dir()?.join("registry.json")) else {
         return Ok(None);
     };
-    let running: Running =
-        serde_json::from_slice(&text).context("the registry's state is damaged")?;
-    Ok(Some(running).filter(|running| running.daemon.lives()))
+    // What a dead daemon left says nothing, whichever version wrote it.
+    match serde_json::from_slice::<Owned>(&text) {
+        Ok(state) if state.daemon.lives() => serde_json::from_slice(&text)
+            .context("a registry of another version runs: end what uses it")
+            .map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// All that must be readable of another version's [`Running`].
+#[derive(Deserialize)]
+struct Owned {
+    daemon: Mark,
 }
 
 /// Starts the registry unless it runs, and notes that `user` needs it; without
