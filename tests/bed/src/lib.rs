@@ -12,6 +12,7 @@ pub mod image;
 pub mod owner;
 pub mod parts;
 pub mod paths;
+pub mod preflight;
 pub mod process;
 pub mod progress;
 pub mod registry;

@@ -202,6 +202,7 @@ fn text(bytes: &[u8]) -> String {
 
 /// This program under the name by which it is `bink`.
 fn own(dir: &Path) -> Result<PathBuf> {
+    bed::preflight::check()?;
     let link = dir.join(bed::bink::NAME);
     let program = env::current_exe().context("cannot tell which program this is")?;
     symlink(program, &link).with_context(|| format!("cannot make {}", link.display()))?;

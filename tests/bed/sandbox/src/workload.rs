@@ -78,7 +78,7 @@ fn deployment(image: &str) -> Value {
                         "ports": [{ "containerPort": 8080 }],
                         "readinessProbe": {
                             "httpGet": { "path": "/", "port": 8080 },
-                            "initialDelaySeconds": 2, "periodSeconds": 1,
+                            "initialDelaySeconds": 6, "periodSeconds": 1,
                         },
                         "resources": { "requests": { "cpu": "10m", "memory": "16Mi" } },
                     }],

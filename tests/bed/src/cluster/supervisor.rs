@@ -10,7 +10,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use bed_host::ip::Ip;
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::Uid;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
@@ -28,7 +27,7 @@ use crate::detached::{self, Handshake};
 use crate::image::{self, Registry};
 use crate::parts::{self, Part};
 use crate::run_dir::{Mark, RunDir};
-use crate::{cargo, owner, paths, progress, registry, run_dir};
+use crate::{cargo, owner, paths, preflight, progress, registry, run_dir};
 
 /// The hidden command that is the daemon; its argument is a [`Spec`].
 pub const COMMAND: [&str; 2] = ["bed", "run-cluster"];
@@ -88,9 +87,7 @@ pub fn build() -> Result<Built> {
 pub fn start(mut spec: Spec) -> Result<State> {
     check_name(&spec.name)?;
     check_name(&spec.node.name)?;
-    if !Uid::effective().is_root() {
-        bail!("hosts are made of namespaces and mounts: run this as root");
-    }
+    preflight::check()?;
     if State::find(&spec.name)?.is_some() {
         bail!("{} already exists", spec.node.name);
     }
