@@ -64,7 +64,7 @@ const ROWS: &str = "
     Rebooting | Booted | Verifying |
     Rebooting | Returned | Staging | Commit(Staged, slot)
     Rebooting | Strayed | Staging | Commit(Staged, slot)
-    Verifying | Left | Leaving | Uncordon, Unlabel, Delete
+    Verifying | Left | Leaving | Delete, Uncordon, Unlabel
     Verifying | Revoked | Staging | Commit(Staged, slot)
     Verifying | RevokedToBooted | Verifying | Commit(Staged, slot)
     Verifying | Retargeted | Staging | Commit(Staged, slot)
