@@ -5,11 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kube::{Client, client::Body};
 use tokio::sync::watch;
 
+/// Writes, each with the API server's answer if there is one yet.
+type Writes = Vec<(String, Option<u16>)>;
+
 /// Lets a client's writes through, or holds them back.
 #[derive(Clone, Debug)]
 pub struct Gate {
     open: watch::Sender<bool>,
-    held: Arc<Mutex<Vec<(String, Option<u16>)>>>,
+    held: Arc<Mutex<Writes>>,
 }
 
 impl Gate {
@@ -25,7 +28,7 @@ impl Gate {
 
     /// The writes that had to wait, each with the API server's answer if there is one yet.
     #[must_use]
-    pub fn held(&self) -> Vec<(String, Option<u16>)> {
+    pub fn held(&self) -> Writes {
         self.held
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
