@@ -35,6 +35,7 @@ fn entry(image: &str, serial: u32, locked: bool) -> Entry {
         }),
         deployment: Some(deployment(image, serial)),
         locked,
+        soft_reboot_capable: true,
         incompatible: false,
     }
 }
@@ -68,10 +69,19 @@ fn hosts() -> Vec<Host> {
                         rollback: rollback.clone(),
                         rollback_queued,
                         read_only: false,
+                        prepared: false,
                     }));
                 }
             }
         }
+    }
+    for locked in [false, true] {
+        hosts.push(Host::Seen(View {
+            booted: entry(A, 0, false),
+            staged: Some(entry(B, 1, locked)),
+            prepared: true,
+            ..View::default()
+        }));
     }
     hosts.push(Host::Seen(View {
         booted: Entry {
@@ -87,16 +97,18 @@ fn hosts() -> Vec<Host> {
 fn wanteds() -> Vec<Wanted> {
     let mut wanteds = vec![Wanted::Unknown, Wanted::Nothing];
     for image in [A, B] {
-        for (boot_it, approved_boot) in [
-            (false, None),
-            (true, None),
-            (true, Some("one".to_owned())),
-            (true, Some("two".to_owned())),
+        for (boot_it, approved_boot, soft_reboot) in [
+            (false, None, false),
+            (true, None, false),
+            (true, Some("one".to_owned()), true),
+            (true, Some("two".to_owned()), false),
+            (true, Some("two".to_owned()), true),
         ] {
             wanteds.push(Wanted::Image(Spec {
                 image: image.into(),
                 boot_it,
                 approved_boot,
+                soft_reboot,
                 secret: None,
                 retry: None,
             }));
@@ -200,11 +212,14 @@ fn facts(wanted: &Wanted, host: &Host, unit: Option<&str>, reported: Option<&Rep
             task: Task::Stage,
             image: image.into(),
         }),
+        progress: None,
         auth: Auth::Absent,
         started: Started::default(),
         can: Can {
             lock: Lock::TwoSteps,
             unstage: true,
+            soft_reboot: true,
+            progress: true,
         },
         reported: reported.cloned(),
         jitter: 0,
@@ -234,7 +249,7 @@ fn guarantees(before: &Record, facts: &Facts, news: &News, step: &Step) {
     );
 
     // Unlock and reboot: approved for this boot, staged, reported, and read again just now.
-    if let Some(Effect::Unlock { image } | Effect::Reboot { image }) = &step.effect {
+    if let Some(Effect::Unlock { image, soft } | Effect::Reboot { image, soft }) = &step.effect {
         let spec = spec.expect("an image is wanted");
         let staged = staged.expect("something is staged");
         let attempt = step.record.attempt.as_ref().expect("an attempt is noted");
@@ -253,6 +268,17 @@ fn guarantees(before: &Record, facts: &Facts, news: &News, step: &Step) {
             (&facts.boot, spec.digest())
         );
         assert!(!step.record.fell_back && !step.record.waits(facts.now));
+        // By a soft reboot only where the pool allows it, and only by one that is prepared.
+        assert!(!soft || spec.soft_reboot);
+        let reboots = matches!(step.effect, Some(Effect::Reboot { .. }));
+        assert!(!soft || !reboots || view.is_some_and(|view| view.prepared));
+    }
+    // What a soft reboot is prepared for is neither locked nor dropped.
+    if matches!(
+        step.effect,
+        Some(Effect::Lock { .. } | Effect::Unstage { .. })
+    ) {
+        assert!(view.is_some_and(|view| !view.prepared));
     }
     // An image that fell back is left alone.
     let same = spec.is_some_and(|spec| before.digest() == Some(spec.digest()));
@@ -326,7 +352,7 @@ fn settles(facts: &Facts, first: &Step) {
 fn whatever_it_remembers_and_sees() {
     let (hosts, wanteds, records, newses) = (hosts(), wanteds(), records(), newses());
     let mut steps = 0_u64;
-    let mut reboots = 0_u64;
+    let (mut reboots, mut soft_reboots) = (0_u64, 0_u64);
     for (index, record) in records.iter().enumerate() {
         let report = record.attempt.as_ref().map(rebooting);
         for wanted in &wanteds {
@@ -345,14 +371,17 @@ fn whatever_it_remembers_and_sees() {
                         guarantees(record, &facts, news, &first);
                         settles(&facts, &first);
                         steps += 1;
-                        reboots += u64::from(matches!(first.effect, Some(Effect::Reboot { .. })));
+                        if let Some(Effect::Reboot { soft, .. }) = first.effect {
+                            reboots += 1;
+                            soft_reboots += u64::from(soft);
+                        }
                     }
                 }
             }
         }
     }
     assert!(
-        steps > 1_000_000 && reboots > 50,
-        "{steps} steps, {reboots} reboots"
+        steps > 1_000_000 && reboots > 50 && soft_reboots > 2,
+        "{steps} steps, {reboots} reboots, {soft_reboots} of them soft"
     );
 }

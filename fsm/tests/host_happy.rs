@@ -46,11 +46,13 @@ fn facts(wanted: &str) -> Facts {
             ..View::default()
         }),
         unit: None,
+        progress: None,
         auth: Auth::Absent,
         started: Started::default(),
         can: Can {
             lock: Lock::TwoSteps,
             unstage: true,
+            ..Can::default()
         },
         reported: None,
         jitter: 500,
@@ -104,14 +106,26 @@ fn a_host_is_updated() {
     let confirm = Effect::Confirm { image: B.into() };
     assert_eq!(again.effect, Some(confirm.clone()));
     let unlock = go(again.record, &mut facts, &News::Confirmed);
-    assert_eq!(unlock.effect, Some(Effect::Unlock { image: B.into() }));
+    assert_eq!(
+        unlock.effect,
+        Some(Effect::Unlock {
+            image: B.into(),
+            soft: false
+        })
+    );
     if let Host::Seen(view) = &mut facts.host {
         view.staged = Some(entry(B, 0, false));
     }
     let unlocked = go(unlock.record, &mut facts, &ended(Task::Unlock));
     assert_eq!(unlocked.effect, Some(confirm));
     let reboot = go(unlocked.record, &mut facts, &News::Confirmed);
-    assert_eq!(reboot.effect, Some(Effect::Reboot { image: B.into() }));
+    assert_eq!(
+        reboot.effect,
+        Some(Effect::Reboot {
+            image: B.into(),
+            soft: false
+        })
+    );
     let quiet = go(reboot.record, &mut facts, &News::RebootAsked);
     assert!(quiet.quiet && quiet.effect.is_none());
 

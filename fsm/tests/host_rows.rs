@@ -9,92 +9,13 @@
 
 use fsm::Timestamp;
 use fsm::host::{
-    Attempt, Auth, Can, Degraded, DegradedReason, Deployment, Effect, Entry, Facts, Host, Image,
-    Lock, News, Record, Report, Reported, Spec, Started, State, Task, Unit, View, Wanted, step,
+    Attempt, Degraded, DegradedReason, Facts, Host, News, Progress, Record, Report, Reported,
+    State, Task, Unit, Wanted, step,
 };
 
-/// `image`, `image.SERIAL`, with `+` if it is locked.
-fn entry(text: &str) -> Option<Entry> {
-    let locked = text.ends_with('+');
-    let text = text.trim_end_matches('+');
-    let (image, serial) = text.split_once('.').unwrap_or((text, "0"));
-    (image != "-").then(|| Entry {
-        image: Some(Image {
-            reference: format!("r/os@{image}"),
-            digest: image.to_owned(),
-            sigpolicy: false,
-        }),
-        deployment: Some(deployment(image, serial)),
-        locked,
-        incompatible: false,
-    })
-}
+mod hosts;
 
-fn deployment(image: &str, serial: &str) -> Deployment {
-    Deployment {
-        checksum: image.to_owned(),
-        serial: serial.parse().unwrap(),
-    }
-}
-
-/// `booted staged rollback`, the last with `!` if it is queued.
-fn host(text: &str) -> Host {
-    let parts: Vec<&str> = text.split(' ').collect();
-    Host::Seen(View {
-        booted: entry(parts[0]).unwrap(),
-        staged: entry(parts[1]),
-        rollback: entry(parts[2].trim_end_matches('!')),
-        rollback_queued: parts[2].ends_with('!'),
-        read_only: false,
-    })
-}
-
-/// `image`, with `@boot` if it may be booted there (`@` alone: in any).
-fn wanted(text: &str) -> Wanted {
-    let (image, boot) = text
-        .split_once('@')
-        .map_or((text, None), |(it, boot)| (it, Some(boot)));
-    if image == "-" {
-        return Wanted::Nothing;
-    }
-    Wanted::Image(Spec {
-        image: format!("r/os@{image}"),
-        boot_it: boot.is_some(),
-        approved_boot: boot.filter(|boot| !boot.is_empty()).map(str::to_owned),
-        ..Spec::default()
-    })
-}
-
-fn facts(sees: &str, wants: &str) -> Facts {
-    Facts {
-        now: Timestamp(1_000_000),
-        boot: "now".into(),
-        wanted: wanted(wants),
-        host: host(sees),
-        unit: None,
-        auth: Auth::Absent,
-        started: Started::default(),
-        can: Can {
-            lock: Lock::TwoSteps,
-            unstage: true,
-        },
-        reported: None,
-        jitter: 0,
-    }
-}
-
-fn does(effect: Option<&Effect>) -> String {
-    let text = effect.map_or("-".into(), |effect| format!("{effect:?}"));
-    text.split([' ', '(']).next().unwrap().to_owned()
-}
-
-fn ended(task: Task, image: &str, error: Option<&str>) -> News {
-    News::Ended {
-        task,
-        image: format!("r/os@{image}"),
-        error: error.map(str::to_owned),
-    }
-}
+use hosts::{does, ended, entry, facts, report, wanted};
 
 /// An agent that goes on with its own memory.
 #[test]
@@ -161,17 +82,6 @@ fn from_state_to_state() {
             (to, effect.into()),
             "{row}"
         );
-    }
-}
-
-fn report(record: &Record) -> Report {
-    Report {
-        state: record.state,
-        message: String::new(),
-        degraded: None,
-        attempt: record.attempt.clone(),
-        steps: vec![],
-        keep_images: false,
     }
 }
 
@@ -335,4 +245,31 @@ fn a_unit_that_is_found() {
             "{wants}"
         );
     }
+}
+
+/// Progress is told of a long pull, every half minute, if there is any.
+#[test]
+fn progress_is_told_now_and_then() {
+    let mut facts = facts("A - -", "B");
+    let mut record = Record::default();
+    let mut told = Vec::new();
+    for second in 0..100 {
+        facts.now = Timestamp(1_000_000 + 1000 * second);
+        facts.progress = Some(Progress::Pulling {
+            bytes: 1_000_000 * second.clamp(0, 70).cast_unsigned(),
+            of_bytes: 60_000_000,
+            layers: 1,
+            of_layers: 3,
+        });
+        let step = step(record, &facts, &News::None);
+        let message = step.report.unwrap().message;
+        if told.last().is_none_or(|(_, last)| *last != message) {
+            told.push((second, message));
+        }
+        record = step.record;
+    }
+    let pulling = "pulling r/os@B".to_owned();
+    let with = |words: &str| format!("{pulling}: 1 of 3 layers done, {words} of 60 MB");
+    let all = [(0, pulling.clone()), (30, with("30")), (60, with("60"))];
+    assert_eq!(told, all);
 }

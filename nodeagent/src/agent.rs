@@ -61,6 +61,8 @@ pub struct Agent {
     stopping: bool,
     read_at: Instant,
     look_at: Instant,
+    /// bootc was asked since the last deed.
+    looked: bool,
     quiet: bool,
     wake_at: Option<Instant>,
 }
@@ -101,6 +103,7 @@ impl Agent {
             stopping: survey.stopping,
             read_at: at,
             look_at: at,
+            looked: false,
             quiet: survey.stopping,
             wake_at: None,
         })
@@ -208,7 +211,8 @@ impl Agent {
     }
 
     /// Begins the next thing on the host, if none is under way. A look comes before a deed, but for
-    /// one that was just confirmed: between the two nothing must come.
+    /// one that was just confirmed (between the two nothing must come), and for one after a look:
+    /// a host that changes all the time would else be looked at for ever.
     fn work_on(&mut self, effect: Option<Effect>, confirmed: bool) {
         if self.work.is_some() || self.quiet {
             return;
@@ -216,11 +220,14 @@ impl Agent {
         let hands = self.hands.clone();
         let at = Instant::now();
         let unit = self.facts.unit.clone();
-        if unit.is_none() && !confirmed && at >= self.read_at {
+        let deed = effect.filter(|it| confirmed || self.is_due(it, at));
+        let has_turn = confirmed || (self.looked && deed.is_some());
+        if unit.is_none() && !has_turn && at >= self.read_at {
             self.read_at = at + self.poll;
             let ask_tools = !self.knows_tools;
             self.work = Some(Box::pin(async move { hands.read(ask_tools).await }));
-        } else if let Some(effect) = effect.filter(|it| confirmed || self.is_due(it, at)) {
+        } else if let Some(effect) = deed {
+            self.looked = false;
             self.done = Some((effect.clone(), at));
             self.look_at = at + LOOK_AT_UNIT;
             self.work = Some(Box::pin(async move { hands.carry_out(effect).await }));
@@ -291,9 +298,12 @@ impl Agent {
                 self.read_at = self.read_at.min(Instant::now() + READ_AGAIN);
             }
             self.facts.host = host;
+            self.looked = true;
         }
         self.images = seen.images.unwrap_or(mem::take(&mut self.images));
         self.facts.unit = seen.unit.unwrap_or(self.facts.unit.take());
+        let progress = seen.progress.or(self.facts.progress.take());
+        self.facts.progress = progress.filter(|_| self.facts.unit.is_some());
         self.facts.auth = seen.auth.unwrap_or(mem::take(&mut self.facts.auth));
         if let Some(can) = seen.can {
             tracing::info!(?can, "the host's tools");
@@ -329,6 +339,7 @@ fn facts(survey: &Survey) -> Facts {
         wanted: Wanted::Unknown,
         host: HostFact::Unknown,
         unit: survey.unit.clone(),
+        progress: None,
         auth: survey.auth.clone(),
         started: Started {
             asked: None,

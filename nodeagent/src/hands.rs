@@ -1,11 +1,17 @@
 //! Carrying out what was decided: each effect once, with what was seen after it.
 
-use std::{fs, io};
+use std::{
+    fs, io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use crd::BootcNode;
 use fsm::{
     Timestamp,
-    host::{Auth, Can, Effect, Host as HostFact, Lock, News, Secret, Task, Unit},
+    host::{Auth, Can, Effect, Host as HostFact, News, Progress, Secret, Task, Unit},
 };
 
 use crate::{
@@ -22,6 +28,8 @@ const ASKED: &str = "var/lib/bootc-operator/reboot-asked";
 /// After a soft reboot this unit may be the one of the boot before, and bootc then takes the image
 /// before for the booted one.
 const BOOT_COMPLETE: &str = "ostree-boot-complete.service";
+/// Where systemd looks for the root of a soft reboot.
+const NEXT_ROOT: &str = "run/nextroot";
 
 /// What was seen after something was done; what is `None` was not looked at.
 #[derive(Debug, Default)]
@@ -34,6 +42,8 @@ pub struct Sighting {
     pub unit: Option<Option<Unit>>,
     /// Our credentials.
     pub auth: Option<Auth>,
+    /// How far the pull is.
+    pub progress: Option<Progress>,
     /// What the host's tools offer.
     pub can: Option<Can>,
     /// The object, from the API server itself.
@@ -68,6 +78,8 @@ pub struct Hands {
     bootc: Bootc,
     systemd: Systemd,
     server: Server,
+    /// This is a boot after a soft reboot, and [`BOOT_COMPLETE`] has not run anew in it.
+    doubtful: Arc<AtomicBool>,
 }
 
 impl Hands {
@@ -79,6 +91,7 @@ impl Hands {
             systemd: Systemd::of(host.clone()),
             host,
             server,
+            doubtful: Arc::default(),
         }
     }
 
@@ -97,21 +110,12 @@ impl Hands {
     /// Looks round at the start.
     ///
     /// # Errors
-    /// If the host does not show its boot id: nothing can be said without.
+    /// If the host does not show its boot: nothing can be said without.
     pub async fn survey(&self) -> io::Result<Survey> {
-        let id = self.host.boot_id()?;
-        let soft = self.systemd.manager("SoftRebootsCount").await;
-        let soft = Some(soft).filter(|count| !matches!(count.as_str(), "" | "0"));
-        if soft.is_some()
-            && let Err(error) = self.systemd.restart(BOOT_COMPLETE).await
-        {
-            tracing::warn!(%error, "cannot restart it after a soft reboot; bootc may name the wrong image");
-        }
-        let from = if soft.is_some() {
-            "Userspace"
-        } else {
-            "Kernel"
-        };
+        let boot = self.boot().await?;
+        let is_soft = boot.contains('+');
+        self.doubtful.store(is_soft, Ordering::Relaxed);
+        let from = if is_soft { "Userspace" } else { "Kernel" };
         let mut booted_at = self.systemd.reached(from).await;
         if booted_at.is_none_or(|at| at == 0) {
             booted_at = self.systemd.reached("Userspace").await;
@@ -125,25 +129,75 @@ impl Hands {
             }
         };
         Ok(Survey {
-            boot: soft.map_or(id.clone(), |count| format!("{id}+{count}")),
+            boot,
             asked: self.asked(),
             booted_at: booted_at.map(|at| Timestamp(at.saturating_mul(1000))),
             stopping: self.is_stopping().await == Some(true),
             unit,
             auth: auth::present(&self.host),
-            can: self.bootc.can().await,
+            can: self.can().await,
         })
+    }
+
+    /// The boot as status names it: its id, `+N` after N soft reboots.
+    async fn boot(&self) -> io::Result<String> {
+        let id = self.host.boot_id()?;
+        let count = self.systemd.soft_reboots().await;
+        Ok(match count.map_err(io::Error::other)? {
+            None | Some(0) => id,
+            Some(count) => format!("{id}+{count}"),
+        })
+    }
+
+    async fn can(&self) -> Option<Can> {
+        let can = self.bootc.can().await?;
+        let count = self.systemd.soft_reboots().await.ok().flatten();
+        Some(Can {
+            soft_reboot: can.soft_reboot && count.is_some(),
+            ..can
+        })
+    }
+
+    /// Makes sure that bootc names the image that runs.
+    async fn make_sure(&self) -> Result<(), CommandError> {
+        if self.doubtful.load(Ordering::Relaxed) {
+            self.systemd.restart(BOOT_COMPLETE).await?;
+            self.doubtful.store(false, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Would an orderly reboot be a soft one?
+    fn is_prepared(&self) -> bool {
+        let root = fs::read_dir(self.host.path(NEXT_ROOT));
+        root.is_ok_and(|mut entries| entries.next().is_some())
     }
 
     /// Reads bootc's status, and what the tools offer if that is to be asked too.
     pub async fn read(&self, ask_tools: bool) -> Sighting {
+        if let Err(error) = self.make_sure().await {
+            let words = format!(
+                "after a soft reboot bootc may name the wrong image until {BOOT_COMPLETE} ran anew, \
+                 which fails: {error}"
+            );
+            return Sighting {
+                host: Some(HostFact::Unreadable(words)),
+                ..Sighting::default()
+            };
+        }
         let (host, images) = match self.bootc.status().await {
-            Ok(status) => (status.host(), Some(status.images())),
+            Ok(status) => {
+                let mut host = status.host();
+                if let HostFact::Seen(view) = &mut host {
+                    view.prepared = self.is_prepared();
+                }
+                (host, Some(status.images()))
+            }
             Err(error @ ReadError::NoBootc) => (HostFact::NotBootc(error.to_string()), None),
             Err(error) => (HostFact::Unreadable(error.to_string()), None),
         };
         let can = if ask_tools && images.is_some() {
-            self.bootc.can().await
+            self.can().await
         } else {
             None
         };
@@ -161,6 +215,7 @@ impl Hands {
             Ok(Stage::Running(unit)) => {
                 return Sighting {
                     unit: Some(Some(unit)),
+                    progress: bootc::newest_progress(&self.host),
                     ..Sighting::default()
                 };
             }
@@ -188,21 +243,31 @@ impl Hands {
                 image,
                 lock,
                 sigpolicy,
-            } => self.stage(image, lock, sigpolicy).await,
+                progress,
+            } => {
+                let argv = bootc::stage(&image, lock, sigpolicy, progress);
+                self.stage(image, &argv).await
+            }
             Effect::Lock { image } => self.step(Task::Lock, image, &bootc::lock()).await,
-            Effect::Unlock { image } => self.step(Task::Unlock, image, &bootc::unlock()).await,
+            Effect::Unlock { image, soft } => {
+                self.step(Task::Unlock, image, &bootc::unlock(soft)).await
+            }
+            Effect::Unprepare { image } => {
+                let argv = bootc::undo_soft_reboot();
+                self.step(Task::Unprepare, image, &argv).await
+            }
             Effect::Settle { image } => self.step(Task::Settle, image, &bootc::rollback()).await,
             Effect::Unstage { image } => {
                 let error = self.unstage().await.err();
                 self.ended(Task::Unstage, image, error).await
             }
             Effect::Confirm { image } => self.confirm(image).await,
-            Effect::Reboot { image } => self.reboot(image).await,
+            Effect::Reboot { image, soft } => self.reboot(image, soft).await,
         }
     }
 
-    async fn stage(&self, image: String, lock: Lock, sigpolicy: bool) -> Sighting {
-        match self.begin_stage(&image, lock, sigpolicy).await {
+    async fn stage(&self, image: String, argv: &[String]) -> Sighting {
+        match self.begin_stage(&image, argv).await {
             Ok(unit) => Sighting {
                 unit: Some(Some(unit)),
                 ..Sighting::default()
@@ -215,19 +280,13 @@ impl Hands {
     }
 
     /// Starts the pull, unless one runs (then that is looked at first).
-    async fn begin_stage(
-        &self,
-        image: &str,
-        lock: Lock,
-        sigpolicy: bool,
-    ) -> Result<Unit, CommandError> {
+    async fn begin_stage(&self, image: &str, argv: &[String]) -> Result<Unit, CommandError> {
         match self.systemd.stage().await? {
             Stage::Running(unit) => return Ok(unit),
             Stage::Ended { .. } => self.systemd.clear_stage().await?,
             Stage::Absent => {}
         }
-        let argv = bootc::stage(image, lock, sigpolicy);
-        self.systemd.start_stage(image, &argv).await?;
+        self.systemd.start_stage(image, argv).await?;
         Ok(Unit {
             task: Task::Stage,
             image: image.to_owned(),
@@ -332,11 +391,11 @@ impl Hands {
         }
     }
 
-    async fn reboot(&self, image: String) -> Sighting {
-        if let Err(error) = self.note_asked() {
+    async fn reboot(&self, image: String, soft: bool) -> Sighting {
+        if let Err(error) = self.note_asked().await {
             tracing::warn!(%error, "cannot note the time of the reboot; the update's steps will lack it");
         }
-        let news = match self.systemd.reboot().await {
+        let news = match self.systemd.reboot(soft).await {
             Ok(()) => News::RebootAsked,
             // The bus may go down with the answer: a host that is stopping did hear it, and one whose
             // systemd has nothing to say any more most likely did.
@@ -359,12 +418,12 @@ impl Hands {
         (!state.is_empty()).then(|| state == "stopping")
     }
 
-    fn note_asked(&self) -> io::Result<()> {
+    async fn note_asked(&self) -> io::Result<()> {
         let path = self.host.path(ASKED);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
-        fs::write(path, format!("{} {}", self.host.boot_id()?, now().0))
+        fs::write(path, format!("{} {}", self.boot().await?, now().0))
     }
 
     fn asked(&self) -> Option<(String, Timestamp)> {

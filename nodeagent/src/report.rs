@@ -1,7 +1,7 @@
 //! The `BootcNode` on its way in and out: spec to wish, report to status, status back to memory.
 
 use crd::{
-    BootcNode, BootcNodeStatus, DeploymentId, DesiredImageState, LastAttempt, Step,
+    BootcNode, BootcNodeStatus, DeploymentId, DesiredImageState, LastAttempt, RebootPolicy, Step,
     names::{ANNOTATION_RETRY, condition, node_reason},
 };
 use fsm::{
@@ -41,6 +41,7 @@ pub fn wanted(node: &BootcNode) -> Wanted {
         image: image.clone(),
         boot_it: spec.desired_image_state == DesiredImageState::Booted,
         approved_boot: spec.approved_boot.clone(),
+        soft_reboot: spec.reboot_policy == RebootPolicy::AllowSoftReboot,
         secret,
         retry: retry.map(|it| Timestamp(it.as_millisecond())),
     })

@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use fsm::host::{Task, Unit};
 
-use crate::host::{CommandError, Host, last_words};
+use crate::{
+    bootc,
+    host::{CommandError, Host, last_words},
+};
 
 /// The unit that pulls: one name, so that there are never two.
 pub const STAGE_UNIT: &str = "bootc-operator-stage.service";
@@ -65,8 +68,9 @@ impl Systemd {
         let unit = format!("--unit={STAGE_UNIT}");
         let description = format!("--description={STAGE_DESCRIPTION}{image}");
         let deadline = format!("--property={STAGE_DEADLINE}");
+        let folder = format!("--property=RuntimeDirectory={}", bootc::RUNTIME_FOLDER);
         let mut command = vec!["systemd-run", "--quiet", "--remain-after-exit", &unit];
-        command.extend([description.as_str(), &deadline, "--"]);
+        command.extend([description.as_str(), &deadline, &folder, "--"]);
         command.extend(argv.iter().map(String::as_str));
         self.host.run(&command, QUICK).await.map(|_| ())
     }
@@ -141,18 +145,32 @@ impl Systemd {
         })
     }
 
-    /// Asks for the reboot. A full one: a soft reboot that somebody prepared must not happen instead.
+    /// Asks for the reboot. If `soft`, for the soft one that is prepared, which systemd makes of any
+    /// reboot then. Else for a full one, whatever somebody prepared.
     ///
     /// # Errors
     /// If it is refused (an inhibitor, say).
-    pub async fn reboot(&self) -> Result<(), CommandError> {
-        let command = [
-            "env",
-            "SYSTEMCTL_SKIP_AUTO_SOFT_REBOOT=1",
-            "systemctl",
-            "reboot",
-        ];
+    pub async fn reboot(&self, soft: bool) -> Result<(), CommandError> {
+        let full = ["env", "SYSTEMCTL_SKIP_AUTO_SOFT_REBOOT=1"];
+        let mut command = if soft { vec![] } else { full.to_vec() };
+        command.extend(["systemctl", "reboot"]);
         self.host.run(&command, QUICK).await.map(|_| ())
+    }
+
+    /// How often systemd made a soft reboot since the kernel booted. `None` of a release that does not
+    /// count them: there one cannot be told from none.
+    ///
+    /// # Errors
+    /// If systemd does not answer.
+    pub async fn soft_reboots(&self) -> Result<Option<u32>, CommandError> {
+        let command = [
+            "systemctl",
+            "show",
+            "--value",
+            "--property=SoftRebootsCount",
+        ];
+        let output = self.host.run(&command, QUICK).await?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().parse().ok())
     }
 
     /// A property of the manager itself; empty where this systemd does not know it.
@@ -169,11 +187,15 @@ impl Systemd {
         self.value(&command).await.strip_prefix('@')?.parse().ok()
     }
 
-    /// Starts a unit of the host anew.
+    /// Starts a unit of the host anew, if the host has it.
     ///
     /// # Errors
     /// If it does not start.
     pub async fn restart(&self, unit: &str) -> Result<(), CommandError> {
+        let is_known = ["systemctl", "show", "--value", "--property=LoadState", unit];
+        if self.value(&is_known).await == "not-found" {
+            return Ok(());
+        }
         let command = ["systemctl", "restart", unit];
         self.host.run(&command, STOP_DEADLINE).await.map(|_| ())
     }

@@ -10,10 +10,10 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
-use fsm::host::{Auth, Lock, Task, Unit};
+use fsm::host::{Auth, Lock, Progress, Task, Unit};
 use nodeagent::{
     auth,
-    bootc::{Bootc, ReadError},
+    bootc::{self, Bootc, ReadError},
     host::{CommandError, Host, last_words},
     unit::{Stage, Systemd},
     watch::HostWatch,
@@ -113,7 +113,15 @@ async fn what_the_tools_offer_is_asked_of_them() {
     host.set("state/old", "");
     assert_eq!(lock().await, Lock::No);
     assert!(bootc.can().await.unwrap().unstage);
+    assert!(!bootc.can().await.unwrap().progress);
+    host.set("state/progress", "");
+    assert!(bootc.can().await.unwrap().progress);
+    host.remove("state/old");
+    assert!(!bootc.can().await.unwrap().soft_reboot);
+    host.set("state/soft", "");
+    assert!(bootc.can().await.unwrap().soft_reboot);
     host.remove("bin/ostree");
+    assert!(!bootc.can().await.unwrap().soft_reboot);
     assert!(!bootc.can().await.unwrap().unstage);
     host.remove("bin/bootc");
     assert_eq!(bootc.can().await, None);
@@ -153,22 +161,7 @@ async fn a_unit_that_ended_tells_how() {
             .start_stage(B, &sh(script).map(str::to_owned))
             .await
             .unwrap();
-        let ended = async {
-            loop {
-                match systemd.stage().await.unwrap() {
-                    Stage::Running(_) => sleep(Duration::from_millis(20)).await,
-                    other => break other,
-                }
-            }
-        };
-        let ended = timeout(SOON, ended).await.unwrap();
-        assert_eq!(
-            ended,
-            Stage::Ended {
-                unit: pull(B),
-                error
-            }
-        );
+        assert_eq!(end_of_stage(&systemd).await, error);
         systemd.clear_stage().await.unwrap();
     }
     let failed = systemd
@@ -176,6 +169,84 @@ async fn a_unit_that_ended_tells_how() {
         .await;
     assert!(failed.unwrap_err().to_string().ends_with("words"));
     systemd.step(&sh("true").map(str::to_owned)).await.unwrap();
+}
+
+/// How the pull of B ended.
+async fn end_of_stage(systemd: &Systemd) -> Option<String> {
+    let ended = async {
+        loop {
+            match systemd.stage().await.unwrap() {
+                Stage::Running(_) => sleep(Duration::from_millis(20)).await,
+                Stage::Ended { unit, error } if unit == pull(B) => break error,
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    timeout(SOON, ended).await.unwrap()
+}
+
+const LINES: &str = include_str!("fixtures/progress.jsonl");
+
+#[tokio::test]
+async fn progress_is_kept_while_it_pulls() {
+    let host = host();
+    let systemd = Systemd::of(host.host());
+    let first: Vec<&str> = LINES.lines().take(3).collect();
+    host.set("state/progress", &first.join("\n"));
+    host.set("state/slow", "300");
+    systemd
+        .start_stage(B, &bootc::stage(B, Lock::TwoSteps, false, true))
+        .await
+        .unwrap();
+    let seen = async {
+        loop {
+            if let Some(progress) = bootc::newest_progress(&host.host()) {
+                break progress;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let Progress::Pulling { of_layers, .. } = timeout(SOON, seen).await.unwrap() else {
+        panic!("nothing comes");
+    };
+    assert_eq!(of_layers, 3);
+    // Stopped as a whole, and nothing is left for the next pull.
+    systemd.clear_stage().await.unwrap();
+    assert_eq!(bootc::newest_progress(&host.host()), None);
+}
+
+#[tokio::test]
+async fn a_pull_with_progress_ends_as_it_would_without() {
+    for lock in [Lock::No, Lock::OneStep, Lock::TwoSteps] {
+        let host = host();
+        let systemd = Systemd::of(host.host());
+        let argv = bootc::stage(B, lock, true, true);
+        // More than a pipe holds.
+        host.set("state/progress", &LINES.repeat(5));
+        host.set("state/fail-after-switch", "no luck");
+        systemd.start_stage(B, &argv).await.unwrap();
+        let words = end_of_stage(&systemd).await.unwrap();
+        assert!(words.ends_with("no luck"), "{words}");
+        systemd.clear_stage().await.unwrap();
+        host.remove("state/fail-after-switch");
+        systemd.start_stage(B, &argv).await.unwrap();
+        assert_eq!(end_of_stage(&systemd).await, None, "{lock:?}");
+        assert!(host.get("journal-2").contains("Queued for next boot"));
+        let locked = host.get("state/staged").ends_with("true");
+        assert_eq!(locked, lock != Lock::No);
+    }
+}
+
+#[tokio::test]
+async fn a_pull_goes_on_where_progress_cannot_be_kept() {
+    let host = host();
+    let systemd = Systemd::of(host.host());
+    host.set("state/progress", &LINES.repeat(5));
+    fs::create_dir_all(host.path("run/bootc-operator-stage/progress")).unwrap();
+    let argv = bootc::stage(B, Lock::TwoSteps, false, true);
+    systemd.start_stage(B, &argv).await.unwrap();
+    assert_eq!(end_of_stage(&systemd).await, None);
+    assert!(host.get("state/staged").starts_with(B));
 }
 
 fn auths(host: &PlayedHost) -> Value {

@@ -52,11 +52,13 @@ fn facts(status: &Status, image: &str) -> Facts {
         }),
         host: status.host(),
         unit: None,
+        progress: None,
         auth: Auth::Absent,
         started: Started::default(),
         can: Can {
             lock: Lock::TwoSteps,
             unstage: true,
+            ..Can::default()
         },
         reported: None,
         jitter: 0,

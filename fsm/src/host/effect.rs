@@ -28,6 +28,8 @@ pub enum Effect {
         lock: Lock,
         /// The host verifies signatures: go on doing so.
         sigpolicy: bool,
+        /// Have bootc tell how far it is.
+        progress: bool,
     },
     /// Lock what is staged.
     Lock {
@@ -36,6 +38,13 @@ pub enum Effect {
     },
     /// Let the next reboot boot what is staged.
     Unlock {
+        /// The image that is expected there.
+        image: String,
+        /// Prepare a soft reboot into it as well, if that can be.
+        soft: bool,
+    },
+    /// Undo the preparation of a soft reboot: what it leads to is to be locked or dropped.
+    Unprepare {
         /// The image that is expected there.
         image: String,
     },
@@ -59,6 +68,8 @@ pub enum Effect {
     Reboot {
         /// The image that it boots.
         image: String,
+        /// By the soft reboot that is prepared; else by a full one.
+        soft: bool,
     },
 }
 
@@ -71,6 +82,8 @@ pub enum Task {
     Lock,
     /// Of [`Effect::Unlock`].
     Unlock,
+    /// Of [`Effect::Unprepare`].
+    Unprepare,
     /// Of [`Effect::Unstage`].
     Unstage,
     /// Of [`Effect::Settle`].
@@ -98,8 +111,8 @@ pub(super) fn next(record: &Record, facts: &Facts, news: &News) -> Option<Effect
         return Some(effect);
     }
     let view = facts.host.view()?;
-    if let Some(image) = leftover(record, facts) {
-        return Some(Effect::Unstage { image });
+    if let Some(effect) = leftover(record, facts, view) {
+        return Some(effect);
     }
     let spec = spec?;
     match record.state {
@@ -108,7 +121,7 @@ pub(super) fn next(record: &Record, facts: &Facts, news: &News) -> Option<Effect
             let ready = matches!(credentials, Credentials::Ready);
             (ready && !record.waits(facts.now)).then(|| stage(facts, spec, view))?
         }
-        State::Staged => lock(record, facts, spec, view.staged.as_ref()?),
+        State::Staged => lock(record, facts, spec, view),
         State::Rebooting => reboot(record, facts, news, spec),
     }
 }
@@ -125,6 +138,7 @@ fn stage(facts: &Facts, spec: &Spec, view: &View) -> Option<Effect> {
             .into_iter()
             .flatten()
             .any(verifies),
+        progress: facts.can.progress,
     })
 }
 
@@ -167,22 +181,44 @@ fn auth(record: &Record, facts: &Facts, secret: Option<&Secret>) -> Credentials 
 }
 
 /// Something that we staged, that is no longer wanted and can be dropped.
-fn leftover(record: &Record, facts: &Facts) -> Option<String> {
+fn leftover(record: &Record, facts: &Facts, view: &View) -> Option<Effect> {
     let may = facts.can.unstage && matches!(record.state, State::Idle | State::Staging);
-    let image = record.leftover.as_ref().filter(|_| may)?;
-    let staged = facts.host.view()?.staged.as_ref()?;
-    let digest = super::facts::digest_of(image).unwrap_or(image);
-    staged.is(digest).then(|| image.clone())
+    let image = record.leftover.as_ref().filter(|_| may)?.clone();
+    let digest = super::facts::digest_of(&image).unwrap_or(&image);
+    if !view.staged.as_ref()?.is(digest) {
+        return None;
+    }
+    if view.prepared {
+        return unprepare(record, facts, image);
+    }
+    Some(Effect::Unstage { image })
 }
 
 /// Lock what is staged. Only what is staged by digest: for a tag bootc would look for a newer image.
-fn lock(record: &Record, facts: &Facts, spec: &Spec, staged: &Entry) -> Option<Effect> {
-    let wanted = !staged.locked && staged.is_by_digest() && !spec.approves(&facts.boot);
-    (wanted && facts.can.lock != Lock::No && record.lock_failures < LOCK_TRIES).then(|| {
-        Effect::Lock {
-            image: spec.image.clone(),
-        }
-    })
+fn lock(record: &Record, facts: &Facts, spec: &Spec, view: &View) -> Option<Effect> {
+    if facts.can.lock == Lock::No || spec.approves(&facts.boot) {
+        return None;
+    }
+    let image = spec.image.clone();
+    if view.prepared {
+        return unprepare(record, facts, image);
+    }
+    let staged = view.staged.as_ref()?;
+    let wanted = !staged.locked && staged.is_by_digest();
+    (wanted && record.lock_failures < LOCK_TRIES).then_some(Effect::Lock { image })
+}
+
+fn unprepare(record: &Record, facts: &Facts, image: String) -> Option<Effect> {
+    let may = facts.can.soft_reboot && record.lock_failures < LOCK_TRIES;
+    may.then_some(Effect::Unprepare { image })
+}
+
+/// Is a soft reboot the way into what is staged? Not again after one that led nowhere.
+fn goes_softly(record: &Record, facts: &Facts, spec: &Spec, staged: &Entry) -> bool {
+    spec.soft_reboot
+        && facts.can.soft_reboot
+        && staged.soft_reboot_capable
+        && !record.soft_reboot_failed
 }
 
 /// The way down. Each stretch is gone only if the report `Rebooting` with this attempt stands in the
@@ -206,9 +242,13 @@ fn reboot(record: &Record, facts: &Facts, news: &News, spec: &Spec) -> Option<Ef
         return None;
     }
     let image = spec.image.clone();
+    let soft = goes_softly(record, facts, spec, staged);
     Some(match news {
-        News::Confirmed if staged.locked => Effect::Unlock { image },
-        News::Confirmed => Effect::Reboot { image },
+        News::Confirmed if staged.locked => Effect::Unlock { image, soft },
+        News::Confirmed => Effect::Reboot {
+            image,
+            soft: soft && view.prepared,
+        },
         _ => Effect::Confirm { image },
     })
 }

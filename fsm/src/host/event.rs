@@ -150,15 +150,12 @@ fn failure(facts: &Facts, news: &News, wanted: &str) -> Option<String> {
             "staging",
             staged.is_none().then_some("bootc stages another image"),
         ),
-        Task::Unlock => (
-            "unlocking",
-            staged
-                .is_none_or(|it| it.locked)
-                .then_some("it is still locked"),
-        ),
+        // Unlocked is unlocked: only the preparation of a soft reboot failed, and a full one will do.
+        Task::Unlock if staged.is_some_and(|it| !it.locked) => return None,
+        Task::Unlock => ("unlocking", Some("it is still locked")),
         Task::Confirm => ("reading the BootcNode before the reboot of", None),
         Task::Reboot => ("rebooting into", None),
-        Task::Lock | Task::Unstage | Task::Settle | Task::Auth => return None,
+        Task::Lock | Task::Unprepare | Task::Unstage | Task::Settle | Task::Auth => return None,
     };
     let words = error.as_deref().or(undone)?;
     Some(format!("{what} {image} failed: {words}"))

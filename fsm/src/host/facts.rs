@@ -18,6 +18,8 @@ pub struct Facts {
     pub host: Host,
     /// The unit of ours that runs on the host, if one does.
     pub unit: Option<Unit>,
+    /// How far its pull is, where bootc tells.
+    pub progress: Option<Progress>,
     /// The registry credentials that we put on the host.
     pub auth: Auth,
     /// When this boot and this agent began.
@@ -62,6 +64,8 @@ pub struct Spec {
     pub boot_it: bool,
     /// The boot for which that holds; `None` from an operator that does not say.
     pub approved_boot: Option<String>,
+    /// `rebootPolicy: AllowSoftReboot`.
+    pub soft_reboot: bool,
     /// Credentials for the registry.
     pub secret: Option<Secret>,
     /// A person asked at this time for another try.
@@ -122,7 +126,7 @@ impl Host {
     }
 }
 
-/// `bootc status`, as far as decisions need it.
+/// `bootc status`, as far as decisions need it, and what it does not say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
     /// What runs.
@@ -135,6 +139,8 @@ pub struct View {
     pub rollback_queued: bool,
     /// The disk cannot be written: nothing can be staged.
     pub read_only: bool,
+    /// A root is mounted where systemd looks for one: the next orderly reboot is a soft one into it.
+    pub prepared: bool,
 }
 
 /// One deployment on the host's disk.
@@ -146,6 +152,8 @@ pub struct Entry {
     pub incompatible: bool,
     /// Locked: a reboot does not boot it.
     pub locked: bool,
+    /// From what runs, a soft reboot leads into it (same kernel, same arguments).
+    pub soft_reboot_capable: bool,
     /// Which deployment it is.
     pub deployment: Option<Deployment>,
 }
@@ -206,6 +214,26 @@ pub struct Unit {
     pub image: String,
 }
 
+/// How far a pull is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Progress {
+    /// Layers come from the registry.
+    Pulling {
+        /// Bytes that came.
+        bytes: u64,
+        /// Bytes that are to come in all; 0 where bootc does not know.
+        of_bytes: u64,
+        /// Layers that came.
+        layers: u64,
+        /// Layers that are to come in all; 0 where bootc does not know.
+        of_layers: u64,
+    },
+    /// What came is put into the host's store.
+    Importing,
+    /// The deployment is made.
+    Deploying,
+}
+
 /// The registry credentials that we put on the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Auth {
@@ -236,6 +264,10 @@ pub struct Can {
     pub lock: Lock,
     /// A staged image can be dropped.
     pub unstage: bool,
+    /// A soft reboot can be prepared, undone, and told from no reboot afterwards.
+    pub soft_reboot: bool,
+    /// bootc tells how far a pull is.
+    pub progress: bool,
 }
 
 /// How an image is staged so that no reboot boots it by accident.

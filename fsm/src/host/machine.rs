@@ -11,11 +11,14 @@ use super::{
     Attempt, Effect, Event, Facts, Host, News, Record, Report, State, StepName, Task, Trouble, due,
     effect, event::REBOOT_DEADLINE, record::Outcome as Fate, report,
 };
-use crate::Timestamp;
+use crate::{Timestamp, time::Seconds};
 
 /// More hops than any way through the machine has: beyond it a step stops, so that a defect shows
 /// as a slow host and not as a hung agent.
 pub const MAX_HOPS: usize = 8;
+
+/// How often the progress of a pull is told: each time costs a write to the API server.
+const PROGRESS_EVERY: Seconds = Seconds(30);
 
 /// What follows from one look at the facts.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,11 +102,13 @@ fn learn(record: &mut Record, facts: &Facts, news: &News) {
 
 fn ended(record: &mut Record, facts: &Facts, task: Task, image: &str, error: Option<&str>) {
     match task {
-        Task::Lock => {
-            let staged = facts.host.view().and_then(|view| view.staged.as_ref());
-            let locked = staged.is_some_and(|it| it.locked);
+        Task::Lock | Task::Unprepare => {
+            let done = facts.host.view().is_some_and(|view| match task {
+                Task::Lock => view.staged.as_ref().is_some_and(|it| it.locked),
+                _ => !view.prepared,
+            });
             let failures = record.lock_failures.saturating_add(1);
-            record.lock_failures = if locked { 0 } else { failures };
+            record.lock_failures = if done { 0 } else { failures };
         }
         Task::Unstage => record.leftover = None,
         Task::Settle => record.settled = true,
@@ -134,6 +139,24 @@ fn tidy(record: &mut Record, facts: &Facts) {
         && view.staged.is_none()
     {
         record.leftover = None;
+    }
+    tell_progress(record, facts);
+}
+
+/// What is told of a pull: nothing of a short one, and else not more often than [`PROGRESS_EVERY`].
+fn tell_progress(record: &mut Record, facts: &Facts) {
+    if record.state != State::Staging {
+        record.progress = None;
+        return;
+    }
+    let mut steps = record.steps.iter();
+    let begun = steps.find(|step| step.name == StepName::Staging && step.end.is_none());
+    let told = record.progress.map(|(at, _)| at);
+    let last = told.or(begun.map(|step| step.start));
+    let due = last.is_none_or(|at| facts.now >= at + PROGRESS_EVERY);
+    let news = record.progress.map(|(_, progress)| progress) != facts.progress;
+    if let Some(progress) = facts.progress.filter(|_| due && news) {
+        record.progress = Some((facts.now, progress));
     }
 }
 
@@ -315,7 +338,7 @@ impl Context<'_> {
     fn settle_down(&mut self) {
         let record = &mut *self.record;
         (record.image, record.trouble, record.outcome) = (None, None, None);
-        record.fell_back = false;
+        (record.fell_back, record.soft_reboot_failed) = (false, false);
     }
 
     fn stage(&mut self) {
@@ -345,6 +368,7 @@ impl Context<'_> {
 
     fn stuck(&mut self) {
         self.record.asked = None;
+        self.record.soft_reboot_failed = true;
         self.failed(
             "the host said yes to its reboot and is still there after 10 minutes; \
              look for inhibitors and stuck jobs (systemd-inhibit, systemctl list-jobs)",
@@ -382,6 +406,9 @@ impl Context<'_> {
             Fate::ThirdImage
         };
         self.record.outcome = self.record.expected.then_some(outcome);
+        let attempt = self.record.attempt.as_ref();
+        let softly = attempt.is_some_and(|it| same_kernel(&it.boot, &self.facts.boot));
+        self.record.soft_reboot_failed |= softly;
         self.record.expected = false;
     }
 
@@ -422,4 +449,9 @@ impl Context<'_> {
         }
         self.settle_down();
     }
+}
+
+/// Is there nothing but soft reboots between the two boots?
+fn same_kernel(one: &str, other: &str) -> bool {
+    one.split('+').next() == other.split('+').next()
 }

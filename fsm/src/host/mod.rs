@@ -12,6 +12,8 @@
 //!   waits for its lock and the update is lost (see [`Step::quiet`]);
 //! * an image is staged locked where the host can, and unlocked only after the report `Rebooting`
 //!   stands in the API server and the `BootcNode` has been read again;
+//! * a soft reboot is prepared with the unlock and never before: an image that is locked after that
+//!   would come up with a pristine `/etc`, so the preparation is undone before anything is locked;
 //! * whether an image came up is told by what is booted and by the *deployment* in the rollback
 //!   slot, before and after: "the old one is booted and the rollback is the wanted image" is also
 //!   true of a host that never left.
@@ -26,8 +28,8 @@ mod report;
 pub use effect::{Effect, Task};
 pub use event::{Event, due};
 pub use facts::{
-    Auth, Can, Deployment, Entry, Facts, Host, Image, Lock, News, Secret, Spec, Started, Unit,
-    View, Wanted,
+    Auth, Can, Deployment, Entry, Facts, Host, Image, Lock, News, Progress, Secret, Spec, Started,
+    Unit, View, Wanted,
 };
 pub use machine::{Hop, MAX_HOPS, Step, step};
 pub use record::{Attempt, Outcome, Record, Reported, State, StepName, StepTime, Trouble};

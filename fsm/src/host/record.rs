@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DegradedReason, Deployment, Facts, Report};
+use super::{DegradedReason, Deployment, Facts, Progress, Report};
 use crate::{Timestamp, time::Seconds};
 
 /// Where the host is; also the reason of its Idle condition.
@@ -20,6 +20,10 @@ pub enum State {
 }
 
 /// The agent's memory. Only [`Record::resume`]'s part of it survives the agent.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not a state"
+)]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// Where the host is.
@@ -44,7 +48,11 @@ pub struct Record {
     pub leftover: Option<String>,
     /// The reboot was asked for at this time, in this boot.
     pub asked: Option<Timestamp>,
-    /// How often locking the staged image failed.
+    /// A soft reboot for this image led nowhere: the next one is a full one.
+    pub soft_reboot_failed: bool,
+    /// How far the pull was, and when that was last told.
+    pub progress: Option<(Timestamp, Progress)>,
+    /// How often locking the staged image failed, or what comes before that.
     pub lock_failures: u8,
     /// The boot order was put right after a fall-back, or that failed.
     pub settled: bool,

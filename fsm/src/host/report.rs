@@ -4,9 +4,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Attempt, Entry, Facts, Host, Lock, Outcome, Record, Spec, State, StepTime, View, Wanted,
-    effect::LOCK_TRIES,
+    Attempt, Entry, Facts, Host, Lock, Outcome, Progress, Record, Spec, State, StepTime, View,
+    Wanted, effect::LOCK_TRIES,
 };
+
+/// In bytes, as registries count.
+const MEGABYTE: u64 = 1_000_000;
 
 /// What the agent says of its host. Equal reports are not written twice.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -152,13 +155,36 @@ fn message(record: &Record, facts: &Facts) -> String {
         State::Idle => idle(record, facts, spec),
         State::Staging => {
             let image = &spec.image;
-            match record.outcome {
+            let text = match record.outcome {
                 Some(outcome) => format!("{}; staging {image} again", lost(outcome, facts)),
                 None => format!("pulling {image}"),
+            };
+            match record.progress {
+                Some((_, progress)) => format!("{text}: {}", done(progress)),
+                None => text,
             }
         }
         State::Staged => format!("{} is staged; {}", spec.image, armed(record, facts)),
         State::Rebooting => format!("rebooting into {}", spec.image),
+    }
+}
+
+fn done(progress: Progress) -> String {
+    match progress {
+        Progress::Importing => "all layers are there and being imported".to_owned(),
+        Progress::Deploying => "all layers are there and being deployed".to_owned(),
+        Progress::Pulling {
+            bytes,
+            of_bytes,
+            layers,
+            of_layers,
+        } => {
+            let of = |all: u64, words: String| if all > 0 { words } else { String::new() };
+            let of_layers = of(of_layers, format!(" of {of_layers}"));
+            let (come, all) = (bytes.min(of_bytes) / MEGABYTE, of_bytes / MEGABYTE);
+            let of_bytes = of(of_bytes, format!(", {come} of {all} MB"));
+            format!("{layers}{of_layers} layers done{of_bytes}")
+        }
     }
 }
 
@@ -207,7 +233,12 @@ fn surprises(view: &View, spec: &Spec) -> Vec<String> {
 /// Does a reboot boot what is staged?
 fn armed(record: &Record, facts: &Facts) -> &'static str {
     let staged = facts.host.view().and_then(|view| view.staged.as_ref());
-    if staged.is_some_and(|it| it.locked) {
+    let prepared = facts.host.view().is_some_and(|view| view.prepared);
+    let tried = !facts.can.soft_reboot || record.lock_failures >= LOCK_TRIES;
+    if prepared && tried && facts.can.lock != Lock::No {
+        "a soft reboot into it is prepared and cannot be undone: any reboot boots it; \
+         run `ostree admin prepare-soft-reboot --reset` on the host"
+    } else if staged.is_some_and(|it| it.locked) {
         "locked, awaiting the approval"
     } else if facts.can.lock == Lock::No {
         "not locked, because this host's bootc cannot: any reboot boots it"

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fsm::host::{Can, Lock};
 use serde_json::Value;
 
-use super::Status;
+use super::{Status, progress};
 use crate::host::{CommandError, Host};
 
 /// `bootc status` waits silently while any other command of bootc or ostree holds the host's lock;
@@ -64,13 +64,17 @@ impl Bootc {
         Ok(Status::parse(&output.stdout)?)
     }
 
-    /// What this host's tools offer; `None` if bootc does not even explain itself. Asked of `--help`:
+    /// What bootc and ostree offer here; `None` if bootc does not even explain itself. Asked of `--help`:
     /// versions are no guide, vendors backport.
     pub async fn can(&self) -> Option<Can> {
         let switch = self.help(&["bootc", "switch", "--help"]).await?;
         let upgrade = self.help(&["bootc", "upgrade", "--help"]).await?;
         let undeploy = self.help(&["ostree", "admin", "undeploy", "--help"]).await;
         let status = self.help(&["ostree", "admin", "status", "--help"]).await;
+        let prepare = ["ostree", "admin", "prepare-soft-reboot", "--help"];
+        let undo = self.help(&prepare).await;
+        // This option is hidden from the help, but one that bootc does not know makes that fail.
+        let progress = ["bootc", "switch", "--progress-fd", "3", "--help"];
         let locks = upgrade.contains("--download-only") && upgrade.contains("--from-downloaded");
         Some(Can {
             lock: match (locks, switch.contains("--download-only")) {
@@ -79,6 +83,9 @@ impl Bootc {
                 (true, true) => Lock::OneStep,
             },
             unstage: undeploy.is_some() && status.is_some_and(|text| text.contains("--json")),
+            soft_reboot: upgrade.contains("--soft-reboot")
+                && undo.is_some_and(|text| text.contains("--reset")),
+            progress: self.help(&progress).await.is_some(),
         })
     }
 
@@ -106,24 +113,29 @@ impl Bootc {
 /// same unit, so that there is no unlocked image even if no agent is there to lock it; that the lock
 /// failed is seen in the status and not in the exit code.
 #[must_use]
-pub fn stage(image: &str, lock: Lock, sigpolicy: bool) -> Vec<String> {
+pub fn stage(image: &str, lock: Lock, sigpolicy: bool, progress: bool) -> Vec<String> {
     let mut switch = vec!["bootc", "switch"];
     if sigpolicy {
         switch.push("--enforce-container-sigpolicy");
     }
-    match lock {
-        Lock::OneStep => switch.push("--download-only"),
-        Lock::TwoSteps => {
-            let script = format!(
-                r#"{} -- "$1" && {{ bootc upgrade --download-only || true; }}"#,
-                switch.join(" ")
-            );
-            return owned(&["sh", "-c", &script, "sh", image]);
-        }
-        Lock::No => {}
+    if lock == Lock::OneStep {
+        switch.push("--download-only");
     }
-    switch.extend(["--", image]);
-    owned(&switch)
+    if lock != Lock::TwoSteps && !progress {
+        switch.extend(["--", image]);
+        return owned(&switch);
+    }
+    if progress {
+        switch.extend(["--progress-fd", "3"]);
+    }
+    let mut script = format!(r#"{} -- "$1""#, switch.join(" "));
+    if progress {
+        script = progress::kept(&script);
+    }
+    if lock == Lock::TwoSteps {
+        script.push_str(" && { bootc upgrade --download-only || true; }");
+    }
+    owned(&["sh", "-c", &script, "sh", image])
 }
 
 /// Lock what is staged.
@@ -132,10 +144,21 @@ pub fn lock() -> Vec<String> {
     owned(&["bootc", "upgrade", "--download-only"])
 }
 
-/// Let the next reboot boot what is staged.
+/// Let the next reboot boot what is staged; if `soft`, prepare a soft one, where it can be. That comes
+/// after the unlock: if it fails, the image is unlocked nevertheless.
 #[must_use]
-pub fn unlock() -> Vec<String> {
-    owned(&["bootc", "upgrade", "--from-downloaded"])
+pub fn unlock(soft: bool) -> Vec<String> {
+    let mut argv = vec!["bootc", "upgrade", "--from-downloaded"];
+    if soft {
+        argv.push("--soft-reboot=auto");
+    }
+    owned(&argv)
+}
+
+/// Undo the preparation of a soft reboot.
+#[must_use]
+pub fn undo_soft_reboot() -> Vec<String> {
+    owned(&["ostree", "admin", "prepare-soft-reboot", "--reset"])
 }
 
 /// Swap the boot order.

@@ -118,7 +118,7 @@ impl Status {
         serde_json::from_slice(text)
     }
 
-    /// What decisions need of it.
+    /// What decisions need of it. It does not say whether a soft reboot is prepared.
     #[must_use]
     pub fn host(&self) -> Host {
         let status = &self.status;
@@ -131,6 +131,7 @@ impl Status {
             rollback: status.rollback.as_ref().map(BootEntry::entry),
             rollback_queued: status.rollback_queued,
             read_only: status.read_only,
+            prepared: false,
         })
     }
 
@@ -157,6 +158,7 @@ impl BootEntry {
             }),
             incompatible: self.incompatible,
             locked: self.download_only,
+            soft_reboot_capable: self.soft_reboot_capable,
             deployment: self.deployment(),
         }
     }

@@ -78,7 +78,13 @@ impl PlayedHost {
             &format!("{image} {digest} commit-of-{digest} 0 false"),
         );
         host.set("proc/sys/kernel/random/boot_id", "boot-0");
-        for counter in ["boots", "booted-at", "invocations", "state/serial"] {
+        for counter in [
+            "boots",
+            "booted-at",
+            "invocations",
+            "state/serial",
+            "state/soft-reboots",
+        ] {
             host.set(counter, "0");
         }
         Ok(host)

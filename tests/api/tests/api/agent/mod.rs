@@ -1,6 +1,7 @@
 //! The agent's real code between the real API server and a played host.
 
 mod bench;
+mod soft;
 mod staging;
 mod trouble;
 mod updating;
@@ -13,6 +14,7 @@ use libtest_mimic::Trial;
 pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
     [
         updating::trials(suite),
+        soft::trials(suite),
         staging::trials(suite),
         trouble::trials(suite),
     ]

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use api_tests::{Suite, wait};
+use crd::BootcNodeStatus;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Api, api::PostParams};
 use libtest_mimic::Trial;
@@ -12,6 +13,10 @@ use tokio::time::{Instant, sleep};
 
 use super::bench::{A, B, Bench, C};
 
+/// What bootc writes while it pulls.
+const PROGRESS: &str = r#"{"type":"Start","version":"0.1.0"}
+{"task":"pulling","type":"ProgressBytes","bytes":60010319,"bytesTotal":100017423,"steps":1,"stepsTotal":3}"#;
+
 pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
     vec![
         suite.trial("agent::another_image_in_mid_pull", another_image),
@@ -19,6 +24,7 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
         suite.trial("agent::back_when_staged", back_when_staged),
         suite.trial("agent::a_pull_outlives_its_agent", pull_outlives_agent),
         suite.trial("agent::somebody_else_stages", somebody_else),
+        suite.trial("agent::progress_of_a_pull", progress),
         suite.trial("agent::a_pull_secret", pull_secret),
         suite.trial("agent::a_missing_pull_secret", missing_secret),
     ]
@@ -96,6 +102,31 @@ async fn pull_outlives_agent(suite: Arc<Suite>) -> Result<()> {
     bench.agent(bench.says("Staged Healthy")).await?;
     ensure!(bench.did("bootc switch") == 1, "{:?}", bench.host.log());
     ensure!(bench.host.get("invocations") == "1");
+    Ok(())
+}
+
+/// A long pull tells how far it is; that is no news of the host, and told once while it stays so.
+async fn progress(suite: Arc<Suite>) -> Result<()> {
+    let bench = Bench::new(suite, "progress").await?;
+    bench.host.set("state/progress", PROGRESS);
+    bench.host.set("state/slow", "34");
+    let pull = bench.agent(async {
+        bench.says("Idle Healthy").await?;
+        bench.want(B).await?;
+        bench.says("Staged Healthy").await
+    });
+    let (_, statuses) = bench.statuses(pull).await?;
+    let idle = |status: &BootcNodeStatus| {
+        let mut all = status.conditions.iter();
+        let found = all.find(|it| it.type_ == "Idle");
+        found.map(|it| it.message.clone()).unwrap_or_default()
+    };
+    let said: Vec<String> = statuses.iter().map(idle).collect();
+    let far: Vec<&String> = said.iter().filter(|it| it.contains("layers")).collect();
+    ensure!(
+        far.len() == 1 && far[0].ends_with(": 1 of 3 layers done, 60 of 100 MB"),
+        "{said:#?}"
+    );
     Ok(())
 }
 
