@@ -18,7 +18,7 @@ use fsm::{
 use kube::Resource as _;
 use serde_json::{Map, Value, json};
 
-use crate::observe::{Stamp, time::rfc3339};
+use crate::observe::{Stamp, time::rfc3339_exact};
 
 /// What is sent for one object.
 #[derive(Clone, Debug, PartialEq)]
@@ -128,7 +128,7 @@ fn annotations(write: &NodeWrite) -> Value {
         ANNOTATION_ROLLOUT: serde_json::to_string(&write.record).unwrap_or_default(),
         ANNOTATION_IN_REBOOT_SLOT: write.in_reboot_slot.then_some(""),
         ANNOTATION_WAS_CORDONED: write.was_cordoned.map(|was| was.to_string()),
-        ANNOTATION_RETRY: write.retry.map(rfc3339),
+        ANNOTATION_RETRY: write.retry.map(rfc3339_exact),
     })
 }
 

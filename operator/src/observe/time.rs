@@ -34,6 +34,14 @@ pub fn rfc3339(at: Timestamp) -> String {
     moment(at).to_string()
 }
 
+/// The same to the millisecond: [`parse`] gives back what was written, so that it is not written
+/// again and again.
+#[must_use]
+pub fn rfc3339_exact(at: Timestamp) -> String {
+    let exact = jiff::Timestamp::from_millisecond(at.0);
+    exact.unwrap_or_else(|_| moment(at)).to_string()
+}
+
 /// Now, by this machine's clock.
 #[must_use]
 pub fn now() -> Timestamp {
@@ -57,6 +65,13 @@ mod tests {
         assert_eq!(
             parse("2026-01-01T01:00:01+01:00"),
             Some(Timestamp(1_767_225_601_000))
+        );
+        let exact = Timestamp(1_767_225_601_007);
+        assert_eq!(rfc3339_exact(exact), "2026-01-01T00:00:01.007Z");
+        assert_eq!(parse(&rfc3339_exact(exact)), Some(exact));
+        assert_eq!(
+            rfc3339_exact(Timestamp(1_767_225_601_000)),
+            "2026-01-01T00:00:01Z"
         );
         assert_eq!(parse("yesterday"), None);
         assert_eq!(rfc3339(Timestamp(-1)), "1969-12-31T23:59:59Z");

@@ -45,6 +45,8 @@ pub struct Plan {
     pub stage: Stage,
     /// When it shall boot.
     pub boot: Boot,
+    /// After the next reboot it boots as it should.
+    pub once: bool,
 }
 
 /// A host and what it has on its disk.
@@ -169,6 +171,9 @@ impl Host {
             _ => self.boot_into(desired),
         }
         acts.push(Act::Node(self.plan.boot != Boot::NotReady, self.boot()));
+        if std::mem::take(&mut self.plan.once) {
+            self.plan.boot = Boot::Go;
+        }
         acts.push(self.report(node, node_reason::IDLE, trouble));
         acts
     }

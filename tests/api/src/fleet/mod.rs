@@ -76,11 +76,17 @@ impl Fleet {
             _kubelets: names.iter().map(kubelet).collect(),
         };
         fleet.namespace().await?;
-        for node in &names {
-            hosts::node(&suite.admin, node, json!({ LABEL: name })).await?;
-            fleet.workload(node, json!({})).await?;
+        for n in 1..=size {
+            fleet.add_node(n).await?;
         }
         Ok(fleet)
+    }
+
+    /// The Node of host `n`, new or again, with a pod to be drained.
+    pub async fn add_node(&self, n: usize) -> Result<()> {
+        let name = self.node(n);
+        hosts::node(&self.suite.admin, &name, json!({ LABEL: self.name })).await?;
+        self.workload(&name, json!({})).await
     }
 
     /// The same with a pool of that name on [`A`], `rollout` being its `spec.rollout`, once the
@@ -215,6 +221,24 @@ impl Fleet {
     /// Changes what host `n` will do.
     pub fn plan(&self, n: usize, change: impl FnOnce(&mut Plan)) {
         self.played.plan(&self.node(n), change);
+    }
+
+    /// Host `n` boots in this way once, and as it should after that.
+    pub fn plan_once(&self, n: usize, boot: Boot) {
+        self.plan(n, |plan| (plan.boot, plan.once) = (boot, true));
+    }
+
+    /// Asks for another try of these nodes, as a person does.
+    pub async fn retry(&self, nodes: &[usize]) -> Result<()> {
+        let names: Vec<_> = nodes.iter().map(|n| self.node(*n)).collect();
+        let at = k8s_openapi::jiff::Timestamp::now();
+        let note = json!({ names::ANNOTATION_RETRY: format!("{}@{at:.3}", names.join(",")) });
+        let patch = Patch::Merge(json!({ "metadata": { "annotations": note } }));
+        let pools = Api::<BootcNodePool>::all(self.client());
+        pools
+            .patch(&self.name, &PatchParams::default(), &patch)
+            .await?;
+        Ok(())
     }
 
     /// Changes what every host will do.

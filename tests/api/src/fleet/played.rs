@@ -233,14 +233,29 @@ impl Played {
         Ok(())
     }
 
-    /// An approved node must be cordoned and empty.
+    /// An approved node must be cordoned and empty. What is found must be so while the approval
+    /// stands: one that is taken back meanwhile says nothing.
     async fn witness(&self, name: &str) -> Result<()> {
+        let found = self.objections(name).await?;
+        let node = Api::<BootcNode>::all(self.client.clone())
+            .get_opt(name)
+            .await?;
+        let stands =
+            node.is_some_and(|node| node.spec.desired_image_state == DesiredImageState::Booted);
+        if stands {
+            found.into_iter().for_each(|fault| self.fault(fault));
+        }
+        Ok(())
+    }
+
+    async fn objections(&self, name: &str) -> Result<Vec<String>> {
+        let mut found = Vec::new();
         let node = Api::<Node>::all(self.client.clone()).get(name).await?;
         if node
             .spec
             .is_none_or(|spec| spec.unschedulable != Some(true))
         {
-            self.fault(format!("{name}: approved, and it is not cordoned"));
+            found.push(format!("{name}: approved, and it is not cordoned"));
         }
         let on_node = ListParams::default().fields(&format!("spec.nodeName={name}"));
         let pods = Api::<Pod>::namespaced(self.client.clone(), &self.fleet)
@@ -248,9 +263,9 @@ impl Played {
             .await?;
         let left: BTreeSet<_> = pods.iter().map(ResourceExt::name_any).collect();
         if !left.is_empty() {
-            self.fault(format!("{name}: approved, and not drained of {left:?}"));
+            found.push(format!("{name}: approved, and not drained of {left:?}"));
         }
-        Ok(())
+        Ok(found)
     }
 }
 

@@ -1,8 +1,11 @@
 //! The operator's real code against a real API server: one control plane and one operator for all
 //! tests, with agents and kubelets played. Each test has a pool and nodes of its own.
 
+mod boots;
 mod changes;
+mod deletion;
 mod failures;
+mod limits;
 mod membership;
 mod phases;
 mod rollout;
@@ -43,6 +46,9 @@ fn run(args: &Arguments) -> anyhow::Result<ExitCode> {
         membership::trials(&suite),
         failures::trials(&suite),
         changes::trials(&suite),
+        deletion::trials(&suite),
+        boots::trials(&suite),
+        limits::trials(&suite),
     ];
     let conclusion = libtest_mimic::run(args, tests.into_iter().flatten().collect());
     let stopped = runtime.block_on(suite.operator.stop());

@@ -1,0 +1,198 @@
+//! Approvals hold for one boot; what a boot brought decides whether the image is tried again.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, ensure};
+use api_tests::{
+    Fleet, Suite,
+    fleet::{A, B, Boot},
+};
+use crd::{BootcNode, DesiredImageState, names};
+use libtest_mimic::Trial;
+use serde_json::json;
+
+pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
+    vec![
+        suite.trial(
+            "boots::after_an_admins_rollback_nobody_reboots_without_a_slot",
+            rolled_back,
+        ),
+        suite.trial(
+            "boots::a_power_cut_before_finalization_is_tried_again",
+            power_cut,
+        ),
+        suite.trial(
+            "boots::three_lost_updates_are_enough_until_a_person_asks",
+            lost_updates,
+        ),
+        suite.trial(
+            "boots::a_fall_back_is_tried_again_when_a_person_asks",
+            asked,
+        ),
+        suite.trial("boots::somebody_reboots_into_the_staged_image", by_hand),
+        suite.trial("boots::a_third_image_keeps_the_slot", third_image),
+    ]
+}
+
+fn is_approved(node: &BootcNode) -> bool {
+    node.spec.desired_image_state == DesiredImageState::Booted
+}
+
+/// The approval of the update is still in the spec, and void: its boot is over.
+async fn rolled_back(suite: Arc<Suite>) -> Result<()> {
+    let fleet = Fleet::settled(&suite, "rolled-back", 1, json!({})).await?;
+    fleet.want(B).await?;
+    let view = fleet.until_updated(B).await?;
+    let node = view.bootc.get("rolled-back-1").context("no BootcNode")?;
+    ensure!(is_approved(node) && node.spec.approved_boot.as_deref() == Some("boot-1"));
+    fleet.spec(json!({ "rollout": { "paused": true } })).await?;
+    let seen = fleet.history(1).len();
+    fleet.boot_into(1, A).await?;
+    fleet
+        .until("B is staged again, and that is all", |view| {
+            ensure!(view.states() == ["Staged"], "{view}");
+            view.counts([1, 0, 1, 0])?;
+            view.pool_is("UpToDate=False/Paused").map(drop)
+        })
+        .await?;
+    let since: Vec<_> = fleet.history(1).into_iter().skip(seen).collect();
+    let approvals = since
+        .iter()
+        .filter(|node| is_approved(node) && node.spec.approved_boot.as_deref() != Some("boot-1"));
+    ensure!(
+        approvals.count() == 0,
+        "approved while the pool is paused: {since:?}"
+    );
+    ensure!(fleet.reboots() == [2], "{:?}", fleet.reboots());
+    fleet
+        .spec(json!({ "rollout": { "paused": false } }))
+        .await?;
+    fleet.until_updated(B).await?;
+    ensure!(fleet.reboots() == [3], "{:?}", fleet.reboots());
+    fleet.finish().await
+}
+
+/// The slot is kept, and the node is drained anew: the witness looks.
+async fn power_cut(suite: Arc<Suite>) -> Result<()> {
+    let fleet = Fleet::settled(&suite, "power-cut", 2, json!({})).await?;
+    fleet.plan(1, |plan| plan.boot = Boot::Hold);
+    fleet.want_staged(B).await?;
+    fleet
+        .until("the first one is approved", |view| {
+            ensure!(view.states() == ["Rebooting", "Staged"], "{view}");
+            Ok(())
+        })
+        .await?;
+    let before = fleet.history(1).len();
+    fleet.plan_once(1, Boot::PowerCut);
+    let view = fleet.until_updated(B).await?;
+    view.pool_is("Degraded=False/OK")?;
+    ensure!(fleet.reboots() == [2, 1], "{:?}", fleet.reboots());
+    let approvals: Vec<_> = fleet.history(1).into_iter().skip(before).collect();
+    let boots: std::collections::BTreeSet<_> = approvals
+        .iter()
+        .filter(|node| is_approved(node))
+        .filter_map(|node| node.spec.approved_boot.clone())
+        .collect();
+    ensure!(
+        boots.contains("boot-2"),
+        "no approval for the second boot: {boots:?}"
+    );
+    ensure!(fleet.most_slots() == 1, "{} slots", fleet.most_slots());
+    fleet.finish().await
+}
+
+async fn lost_updates(suite: Arc<Suite>) -> Result<()> {
+    let fleet = Fleet::settled(&suite, "lost-updates", 1, json!({})).await?;
+    fleet.plan(1, |plan| plan.boot = Boot::PowerCut);
+    fleet.want(B).await?;
+    fleet
+        .until("it is given up and told", |view| {
+            let message = view.pool_is("Degraded=True/NodeDegraded")?.message;
+            ensure!(message.contains("lost-updates-1"), "{message}");
+            ensure!(message.contains(names::ANNOTATION_RETRY), "{message}");
+            view.counts([1, 0, 0, 1])
+        })
+        .await?;
+    ensure!(fleet.reboots() == [3], "{:?}", fleet.reboots());
+    fleet.plan(1, |plan| plan.boot = Boot::Go);
+    fleet.retry(&[1]).await?;
+    fleet.until_updated(B).await?;
+    ensure!(fleet.reboots() == [4], "{:?}", fleet.reboots());
+    fleet.finish().await
+}
+
+async fn asked(suite: Arc<Suite>) -> Result<()> {
+    let fleet = Fleet::settled(&suite, "asked", 2, json!({})).await?;
+    fleet.plan(1, |plan| plan.boot = Boot::FallBack);
+    fleet.want_staged(B).await?;
+    fleet
+        .until("the fall-back is told", |view| {
+            let message = view.pool_is("Degraded=True/NodeDegraded")?.message;
+            ensure!(message.contains("asked-1"), "{message}");
+            ensure!(view.in_slot() == ["asked-1"], "{view}");
+            Ok(())
+        })
+        .await?;
+    ensure!(fleet.reboots() == [1, 0], "{:?}", fleet.reboots());
+    // Asking for another node is no request for this one.
+    fleet.retry(&[2]).await?;
+    fleet.plan(1, |plan| plan.boot = Boot::Go);
+    fleet
+        .until("the request is noted on the other one", |view| {
+            let noted = |node: &BootcNode| {
+                kube::ResourceExt::annotations(node).contains_key(names::ANNOTATION_RETRY)
+            };
+            let all: Vec<_> = view.bootc.values().map(noted).collect();
+            ensure!(all == [false, true], "{all:?}");
+            Ok(())
+        })
+        .await?;
+    ensure!(fleet.reboots() == [1, 0], "{:?}", fleet.reboots());
+    fleet.retry(&[1, 2]).await?;
+    fleet.until_updated(B).await?;
+    ensure!(fleet.reboots() == [2, 1], "{:?}", fleet.reboots());
+    fleet.finish().await
+}
+
+async fn by_hand(suite: Arc<Suite>) -> Result<()> {
+    let fleet = Fleet::settled(&suite, "by-hand", 2, json!({ "paused": true })).await?;
+    fleet.want(B).await?;
+    fleet
+        .until("both are staged", |view| {
+            ensure!(view.states() == ["Staged", "Staged"], "{view}");
+            Ok(())
+        })
+        .await?;
+    fleet.boot_into(2, B).await?;
+    fleet
+        .until("the second one counts as updated", |view| {
+            view.counts([2, 1, 1, 0])
+        })
+        .await?;
+    ensure!(fleet.most_slots() == 0);
+    fleet
+        .spec(json!({ "rollout": { "paused": false } }))
+        .await?;
+    fleet.until_updated(B).await?;
+    ensure!(fleet.reboots() == [1, 1], "{:?}", fleet.reboots());
+    fleet.finish().await
+}
+
+async fn third_image(suite: Arc<Suite>) -> Result<()> {
+    let fleet = Fleet::settled(&suite, "third-image", 2, json!({})).await?;
+    fleet.plan(1, |plan| plan.boot = Boot::Hold);
+    fleet.want_staged(B).await?;
+    fleet
+        .until("the first one is approved", |view| {
+            ensure!(view.states() == ["Rebooting", "Staged"], "{view}");
+            Ok(())
+        })
+        .await?;
+    fleet.boot_into(1, api_tests::fleet::C).await?;
+    fleet.plan_all(|plan| plan.boot = Boot::Go);
+    fleet.until_updated(B).await?;
+    ensure!(fleet.reboots() == [2, 1], "{:?}", fleet.reboots());
+    ensure!(fleet.most_slots() == 1, "{} slots", fleet.most_slots());
+    fleet.finish().await
+}
