@@ -3,7 +3,7 @@
 // Each printcolumn repeats its keys; clippy takes them for doubled attributes.
 #![allow(clippy::duplicated_attributes)]
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -218,11 +218,11 @@ pub struct Step {
     /// When it began.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::optional_time")]
-    pub start: Option<Time>,
+    pub start: Option<MicroTime>,
     /// When it ended; unset while it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::optional_time")]
-    pub end: Option<Time>,
+    pub end: Option<MicroTime>,
 }
 
 #[cfg(test)]

@@ -39,6 +39,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 type Work<T> = Pin<Box<dyn Future<Output = T>>>;
 
 /// The agent.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not a state"
+)]
 pub struct Agent {
     hands: Hands,
     poll: Duration,

@@ -12,7 +12,7 @@ use fsm::{
     },
 };
 use k8s_openapi::{
-    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time},
     jiff,
 };
 
@@ -231,8 +231,8 @@ fn step(step: &StepTime) -> Step {
     let name = STEP_NAMES.iter().find(|(name, _)| *name == step.name);
     Step {
         name: name.map_or("", |(_, text)| text).to_owned(),
-        start: Some(time(step.start)),
-        end: step.end.map(time),
+        start: Some(micro_time(step.start)),
+        end: step.end.map(micro_time),
     }
 }
 
@@ -240,17 +240,25 @@ fn step_of(step: &Step) -> Option<StepTime> {
     let (name, _) = STEP_NAMES.iter().find(|(_, text)| *text == step.name)?;
     Some(StepTime {
         name: *name,
-        start: step.start.as_ref().map(timestamp)?,
-        end: step.end.as_ref().map(timestamp),
+        start: step.start.as_ref().map(from_micro_time)?,
+        end: step.end.as_ref().map(from_micro_time),
     })
 }
 
-/// The API server's times are whole seconds: cut here, so that what is read back is what was written.
+/// These times are whole seconds in the API: cut here, so that what is read back is what was written.
 fn time(at: Timestamp) -> Time {
     let at = jiff::Timestamp::from_millisecond(at.whole_seconds().0);
     Time(at.unwrap_or_default())
 }
 
 fn timestamp(time: &Time) -> Timestamp {
+    Timestamp(time.0.as_millisecond())
+}
+
+fn micro_time(at: Timestamp) -> MicroTime {
+    MicroTime(jiff::Timestamp::from_millisecond(at.0).unwrap_or_default())
+}
+
+fn from_micro_time(time: &MicroTime) -> Timestamp {
     Timestamp(time.0.as_millisecond())
 }

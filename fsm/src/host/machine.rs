@@ -441,7 +441,10 @@ impl Context<'_> {
                 None => record.steps.retain(|step| step.name != StepName::Unlocking),
             }
             if let Some(boot) = facts.started.boot {
-                record.ran(StepName::Stopping, asked.unwrap_or(at), boot);
+                let asked = asked.unwrap_or(at);
+                // systemd tells it in whole seconds.
+                let boot = boot.max(asked);
+                record.ran(StepName::Stopping, asked, boot);
                 record.ran(StepName::Booting, boot, facts.started.agent);
             }
             record.ran(StepName::Returning, facts.started.agent, facts.now);

@@ -190,7 +190,7 @@ fn full_node() -> Value {
                 "time": "2026-01-01T00:00:00Z",
                 "rollback": { "checksum": "abc", "serial": 1 },
             },
-            "steps": [{ "name": "Staging", "start": "2026-01-01T00:00:00Z", "end": "2026-01-01T00:01:00Z" }],
+            "steps": [{ "name": "Staging", "start": "2026-01-01T00:00:00.123000Z", "end": "2026-01-01T00:01:00.000000Z" }],
             "conditions": [condition("Idle"), condition("Degraded"), condition("Waiting")],
         },
     })

@@ -80,6 +80,10 @@ fn steps_follow_each_other(steps: &[crd::Step]) -> Result<()> {
         ensure!(last <= start && start <= end, "{steps:#?}");
         last = start;
     }
+    // Most steps are over within a second or two.
+    let starts = steps.iter().filter_map(|step| step.start.as_ref());
+    let mut fractions = starts.map(|start| start.0.subsec_nanosecond());
+    ensure!(fractions.any(|it| it != 0), "whole seconds: {steps:#?}");
     Ok(())
 }
 
