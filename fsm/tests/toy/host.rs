@@ -34,6 +34,8 @@ pub struct Host {
     pub broken: Option<String>,
     pub fell_back: Option<Image>,
     pub asked_reboot: bool,
+    /// Its reboots are soft ones: the kernel stays.
+    pub soft: bool,
 }
 
 impl Host {
@@ -52,7 +54,22 @@ impl Host {
             broken: None,
             fell_back: None,
             asked_reboot: false,
+            soft: false,
         }
+    }
+
+    /// The boot as the kubelet names it, and as the agent does.
+    fn boot_names(&self, name: &NodeName) -> (String, String) {
+        let full = format!("{name}-{}", self.boots);
+        if !self.soft {
+            return (full.clone(), full);
+        }
+        let kernel = format!("{name}-1");
+        let agent = match self.boots {
+            1 => kernel.clone(),
+            boots => format!("{kernel}+{}", boots - 1),
+        };
+        (kernel, agent)
     }
 }
 
@@ -81,7 +98,7 @@ impl Toy {
         host: &Host,
         bootc: &BootcNodeView,
     ) -> (Report, Act) {
-        let boot = format!("{name}-{}", host.boots);
+        let (_, boot) = host.boot_names(name);
         let mut report = Report {
             observed_generation: (!self.plain_agents).then_some(bootc.generation),
             boot: (!self.plain_agents).then(|| boot.clone()),
@@ -185,7 +202,7 @@ impl Toy {
                 host.booted = staged;
             }
         }
-        let boot = format!("{name}-{}", host.boots);
+        let (boot, _) = host.boot_names(name);
         let node = self.nodes.get_mut(name).unwrap();
         (node.ready, node.ready_since, node.boot_id) = (Some(true), Some(self.now), Some(boot));
         self.changed(News::Node(name.clone()));
