@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
+use bed::run_dir::RunDir;
 use crd::BootcNodePool;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -53,7 +54,7 @@ pub struct Env {
     pub nodes: Vec<String>,
     // In this order: the cluster is ended from within its folder.
     _stop: Stop,
-    dir: tempfile::TempDir,
+    dir: RunDir,
 }
 
 impl fmt::Debug for Env {
@@ -87,10 +88,7 @@ impl Env {
     /// Starts a cluster, waits for its nodes and installs the operator.
     pub async fn new(config: Config) -> Result<Self> {
         let name = config.name.unwrap_or_else(unique_name);
-        let dir = tempfile::Builder::new()
-            .prefix("bootc-e2e-")
-            .tempdir()
-            .context("cannot make a folder for the cluster's kubeconfig")?;
+        let dir = RunDir::fresh("e2e")?;
         let bink = Bink::find(&name, dir.path())?;
         let images = Images::push(&bink.registry().await?).await?;
 

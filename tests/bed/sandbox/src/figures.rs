@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use e2e::Env;
 
 /// Budgets for three nodes, in MiB.
@@ -31,6 +31,13 @@ pub(crate) async fn measure(env: &Env) -> Result<Figures> {
             .operators
             .extend(resident(env, node, "bootc-operator").await?);
     }
+    ensure!(
+        figures.agents.len() == env.nodes.len() && !figures.operators.is_empty(),
+        "{} agents and {} operators were found on {} hosts",
+        figures.agents.len(),
+        figures.operators.len(),
+        env.nodes.len()
+    );
     Ok(figures)
 }
 
@@ -57,5 +64,11 @@ impl fmt::Display for Figures {
 
 fn line(f: &mut fmt::Formatter<'_>, what: &str, values: &[f32], budget: f32) -> fmt::Result {
     let all: Vec<String> = values.iter().map(|mib| format!("{mib:.1}")).collect();
-    writeln!(f, "  {what:<9} {} MiB (budget {budget:.0})", all.join(", "))
+    let over = values.iter().any(|mib| *mib > budget);
+    let verdict = if over { "OVER the budget" } else { "budget" };
+    writeln!(
+        f,
+        "  {what:<9} {} MiB ({verdict} {budget:.0})",
+        all.join(", ")
+    )
 }

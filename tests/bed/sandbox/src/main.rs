@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use e2e::{Config, Env};
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// The cluster's name: one sandbox at a time.
 const CLUSTER: &str = "sandbox";
@@ -53,12 +54,13 @@ fn main() -> ExitCode {
 /// Whether the rollout did what it should. However it ends, the cluster is
 /// taken down with the `Env`.
 async fn run(args: &Args) -> Result<bool> {
+    bed::preflight::check()?;
     let _lock = alone()?;
     let (env, good) = tokio::select! {
         outcome = demonstrate(args) => outcome?,
-        stopped = tokio::signal::ctrl_c() => {
+        stopped = stop() => {
             stopped?;
-            bail!("stopped by Ctrl-C");
+            bail!("stopped by a signal");
         }
     };
     if !args.exit {
@@ -75,11 +77,12 @@ async fn demonstrate(args: &Args) -> Result<(Env, bool)> {
     let env = start(args).await?;
     workload::deploy(&env).await?;
     let pool = rollout::create_pool(&env).await?;
-    let up = started.elapsed().as_secs_f32();
-    println!(
-        "\nup in {up:.0} s: {} hosts Ready, operator and agents running\n",
+    let up = format!(
+        "up in {:.0} s: {} hosts Ready, operator and agents running",
+        started.elapsed().as_secs_f32(),
         env.nodes.len()
     );
+    println!("\n{up}\n");
 
     let probe = workload::Probe::start(&env);
     let report = rollout::update(&env, &pool).await;
@@ -88,6 +91,10 @@ async fn demonstrate(args: &Args) -> Result<(Env, bool)> {
     println!("\n{}", report.table());
     println!("{service}");
     println!("{}", figures::measure(&env).await?);
+    println!(
+        "The sandbox was {up}; the rollout took {:.0} s",
+        report.took().as_secs_f32()
+    );
     let good = report.complete() && service.within_budget();
     Ok((env, good))
 }
@@ -116,6 +123,15 @@ async fn start(args: &Args) -> Result<Env> {
     Env::new(config).await
 }
 
+/// Ctrl-C, or whoever ends processes in good order.
+async fn stop() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot wait for Ctrl-C"),
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
 async fn stay(kubeconfig: &Path) -> Result<()> {
     println!("\nThe cluster stays up until Ctrl-C. In another terminal:");
     println!("  export KUBECONFIG={}", kubeconfig.display());
@@ -123,7 +139,5 @@ async fn stay(kubeconfig: &Path) -> Result<()> {
         "  {} get bnp,bn,nodes",
         bed::paths::bin()?.join("kubectl").display()
     );
-    tokio::signal::ctrl_c()
-        .await
-        .context("cannot wait for Ctrl-C")
+    stop().await
 }

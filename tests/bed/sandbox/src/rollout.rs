@@ -37,13 +37,17 @@ pub(crate) async fn update(env: &Env, pool: &BootcNodePool) -> Result<Report> {
         "Pushed a new OS image, {}\nPool {POOL}: spec.image.ref is that image now\n",
         image.reference()
     );
+    let started = Instant::now();
     env.set_image(pool, &image).await?;
     let mut times: BTreeMap<String, Times> = BTreeMap::new();
     watch(env, &image, |node, now| {
         times.entry(node.name.clone()).or_default().see(node, now);
     })
     .await?;
-    Ok(Report { times })
+    Ok(Report {
+        took: started.elapsed(),
+        times,
+    })
 }
 
 /// Shows the pool until all its nodes run this image.
@@ -107,6 +111,7 @@ impl Times {
 /// The end of the story.
 #[derive(Debug)]
 pub(crate) struct Report {
+    took: Duration,
     times: BTreeMap<String, Times>,
 }
 
@@ -118,6 +123,11 @@ impl Report {
                 .times
                 .values()
                 .all(|node| node.before != node.after && node.boots.len() == 2)
+    }
+
+    /// From the change of the pool until all nodes were back.
+    pub(crate) fn took(&self) -> Duration {
+        self.took
     }
 
     /// One row a node.

@@ -137,7 +137,8 @@ pub(crate) struct Seen {
     requests: u32,
     failed: u32,
     longest: Duration,
-    fewest: usize,
+    /// Of all times that the pods were counted; `None`: they never were.
+    fewest: Option<usize>,
 }
 
 impl Probe {
@@ -160,7 +161,7 @@ async fn probe(client: Client, stopped: watch::Receiver<bool>) -> Seen {
         requests: 0,
         failed: 0,
         longest: Duration::ZERO,
-        fewest: REPLICAS,
+        fewest: None,
     };
     while !*stopped.borrow() {
         let asked = Instant::now();
@@ -170,7 +171,7 @@ async fn probe(client: Client, stopped: watch::Receiver<bool>) -> Seen {
         }
         seen.longest = seen.longest.max(asked.elapsed());
         if let Ok(ready) = ready_pods(&client).await {
-            seen.fewest = seen.fewest.min(ready);
+            seen.fewest = Some(seen.fewest.map_or(ready, |fewest| fewest.min(ready)));
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -190,7 +191,7 @@ async fn answers(client: &Client) -> bool {
 impl Seen {
     /// Was the budget kept?
     pub(crate) fn within_budget(&self) -> bool {
-        self.requests > 0 && self.fewest >= BUDGET
+        self.fewest.is_some_and(|fewest| fewest >= BUDGET)
     }
 }
 
@@ -199,7 +200,8 @@ impl fmt::Display for Seen {
         writeln!(
             f,
             "Workload: never fewer than {} of {REPLICAS} pods ready (budget {BUDGET}); {} of {} requests failed, the slowest took {:.0} ms",
-            self.fewest,
+            self.fewest
+                .map_or("?".to_owned(), |fewest| fewest.to_string()),
             self.failed,
             self.requests,
             self.longest.as_secs_f32() * 1000.0
