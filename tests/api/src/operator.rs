@@ -98,9 +98,10 @@ impl Operator {
     }
 }
 
-/// Writes the log lines of everything in this process to a file below the bed's directory.
-pub fn log_to_file() -> Result<PathBuf> {
-    let path = bed::paths::bed()?.join("api-tests.log");
+/// Writes the log lines of everything in this process to a file of that name below the bed's
+/// directory; answers where.
+pub fn log_to_file(name: &str) -> Result<PathBuf> {
+    let path = log_file(name)?;
     let file = std::fs::File::create(&path)?;
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,operator=debug"));
@@ -112,4 +113,9 @@ pub fn log_to_file() -> Result<PathBuf> {
         .map_err(io::Error::other)?;
     bed::progress::say(format_args!("the operator's log: {}", path.display()));
     Ok(path)
+}
+
+/// Where [`log_to_file`] writes.
+pub fn log_file(name: &str) -> Result<PathBuf> {
+    Ok(bed::paths::bed()?.join(format!("api-tests-{name}.log")))
 }

@@ -47,6 +47,8 @@ pub struct Plan {
     pub boot: Boot,
     /// After the next reboot it boots as it should.
     pub once: bool,
+    /// Its agent says and does nothing.
+    pub mute: bool,
 }
 
 /// A host and what it has on its disk.
@@ -103,6 +105,9 @@ impl Host {
 
     /// What the host does about its `BootcNode` as it is now.
     pub(super) fn step(&mut self, node: &BootcNode) -> Vec<Act> {
+        if self.plan.mute {
+            return Vec::new();
+        }
         let Some(desired) = node.spec.desired_image.clone() else {
             return vec![self.report(node, node_reason::IDLE, None)];
         };

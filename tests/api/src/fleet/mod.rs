@@ -218,6 +218,12 @@ impl Fleet {
             .await
     }
 
+    /// Takes a node into the fleet again.
+    pub async fn take_in(&self, n: usize) -> Result<()> {
+        self.patch_node(n, json!({ "metadata": { "labels": { LABEL: self.name } } }))
+            .await
+    }
+
     /// Changes what host `n` will do.
     pub fn plan(&self, n: usize, change: impl FnOnce(&mut Plan)) {
         self.played.plan(&self.node(n), change);

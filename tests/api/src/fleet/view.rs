@@ -144,6 +144,16 @@ impl View {
         self.bootc.values().all(wanted)
     }
 
+    /// Does every agent say that it runs this digest?
+    #[must_use]
+    pub fn runs(&self, digest: &str) -> bool {
+        let runs = |node: &BootcNode| {
+            let booted = node.status.as_ref().and_then(|it| it.booted.as_ref());
+            booted.is_some_and(|booted| booted.image_digest == digest)
+        };
+        self.bootc.values().all(runs)
+    }
+
     /// The reasons of the nodes' `Idle` conditions, in the nodes' order.
     #[must_use]
     pub fn states(&self) -> Vec<String> {

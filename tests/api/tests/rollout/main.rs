@@ -2,13 +2,16 @@
 //! tests, with agents and kubelets played. Each test has a pool and nodes of its own.
 
 mod boots;
+mod broken;
 mod changes;
 mod deletion;
 mod failures;
 mod limits;
 mod membership;
 mod phases;
+mod pull_secrets;
 mod rollout;
+mod tags;
 
 use std::process::ExitCode;
 
@@ -31,7 +34,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Arguments) -> anyhow::Result<ExitCode> {
-    log_to_file()?;
+    log_to_file("rollout")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -49,6 +52,9 @@ fn run(args: &Arguments) -> anyhow::Result<ExitCode> {
         deletion::trials(&suite),
         boots::trials(&suite),
         limits::trials(&suite),
+        broken::trials(&suite),
+        tags::trials(&suite),
+        pull_secrets::trials(&suite),
     ];
     let conclusion = libtest_mimic::run(args, tests.into_iter().flatten().collect());
     let stopped = runtime.block_on(suite.operator.stop());

@@ -28,6 +28,9 @@ pub struct AuditEvent {
     pub user_agent: String,
     /// What was asked for; absent for paths that are no resource.
     pub object_ref: Option<ObjectRef>,
+    /// When it came in.
+    #[serde(rename = "requestReceivedTimestamp")]
+    pub request_received: k8s_openapi::jiff::Timestamp,
     /// The answer; absent in the first stage.
     pub response_status: Option<AuditStatus>,
     /// The body of the request, by the policy's level.
@@ -84,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_line_without_an_end_waits() {
-        let event = r#"{"stage":"ResponseComplete","verb":"get","requestURI":"/readyz","user":{"username":"u"},"responseStatus":{"code":200}}"#;
+        let event = r#"{"stage":"ResponseComplete","verb":"get","requestURI":"/readyz","requestReceivedTimestamp":"2026-01-01T00:00:00.000001Z","user":{"username":"u"},"responseStatus":{"code":200}}"#;
         let log = tempfile::NamedTempFile::new().unwrap();
         fs::write(log.path(), format!("{event}\n{}", &event[..20])).unwrap();
         let events = read(log.path()).unwrap();

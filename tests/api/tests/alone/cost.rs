@@ -1,0 +1,188 @@
+//! What the operator asks of the API server, by the server's own audit log.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use api_tests::{
+    Account, Fleet, Suite,
+    fleet::{A, B, Boot, C},
+};
+use bed::control_plane::AuditEvent;
+use libtest_mimic::Trial;
+use serde_json::json;
+use tokio::time::sleep;
+
+/// Writes to a node's objects per update, at most.
+const WRITES: usize = 6;
+/// Requests for each pod that nothing blocks, at most.
+const PER_POD: usize = 2;
+
+pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
+    vec![
+        suite.trial(
+            "cost::an_update_of_twenty_nodes_keeps_to_its_budget",
+            update,
+        ),
+        suite.trial("cost::a_steady_cluster_is_left_alone_for_a_minute", steady),
+    ]
+}
+
+/// A request for an object, in short; watches are counted apart, since they are noted at their end.
+fn line(event: &AuditEvent) -> String {
+    let code = event
+        .response_status
+        .as_ref()
+        .and_then(|it| it.code)
+        .unwrap_or_default();
+    format!("{} {} {code}", event.verb, event.request_uri)
+}
+
+fn lines<'a>(events: impl IntoIterator<Item = &'a AuditEvent>) -> Vec<String> {
+    events.into_iter().map(line).collect()
+}
+
+fn is_write(event: &AuditEvent) -> bool {
+    matches!(
+        event.verb.as_str(),
+        "create" | "update" | "patch" | "delete" | "deletecollection"
+    )
+}
+
+/// `resource` or `resource/subresource`, and the name.
+fn target(event: &AuditEvent) -> (String, String) {
+    let Some(object) = &event.object_ref else {
+        return (String::new(), String::new());
+    };
+    let resource = [object.resource.as_str(), object.subresource.as_str()];
+    let resource = resource.into_iter().filter(|part| !part.is_empty());
+    (resource.collect::<Vec<_>>().join("/"), object.name.clone())
+}
+
+/// The operator's requests since there were `before` of them.
+async fn since(suite: &Suite, before: usize) -> Result<Vec<AuditEvent>> {
+    // The last one may still be on its way into the log.
+    sleep(Duration::from_secs(1)).await;
+    Ok(suite
+        .asked_by(Account::OPERATOR)?
+        .into_iter()
+        .skip(before)
+        .collect())
+}
+
+async fn update(suite: Arc<Suite>) -> Result<()> {
+    suite.operator.start(&suite).await?;
+    let rollout = json!({ "maxUnavailable": 5 });
+    let fleet = Fleet::settled(&suite, "twenty", 20, rollout).await?;
+    for image in [B, C] {
+        let before = suite.asked_by(Account::OPERATOR)?.len();
+        fleet.want(image).await?;
+        fleet.until_updated(image).await?;
+        within_budget(&since(&suite, before).await?)?;
+    }
+    ensure!(fleet.reboots() == [2; 20], "{:?}", fleet.reboots());
+    ensure!(fleet.most_slots() <= 5, "{} slots", fleet.most_slots());
+    fleet.finish().await?;
+    suite.operator.stop().await
+}
+
+fn within_budget(events: &[AuditEvent]) -> Result<()> {
+    ensure!(!events.is_empty(), "nothing is in the audit log");
+    let mut nodes: BTreeMap<String, Vec<&AuditEvent>> = BTreeMap::new();
+    let (mut lists, mut status, mut evictions) = (Vec::new(), Vec::new(), 0);
+    for event in events {
+        match (event.verb.as_str(), target(event)) {
+            ("list", (resource, _)) if resource == "pods" => {
+                let node = event.request_uri.split("spec.nodeName%3D").nth(1);
+                let node = node.context("a list of all pods")?.split('&').next();
+                lists.push(node.unwrap_or_default().to_owned());
+            }
+            ("list", _) => anyhow::bail!("a list after the start: {}", line(event)),
+            (_, (resource, _)) if resource == "pods/eviction" => evictions += 1,
+            (_, (resource, _)) if resource == "bootcnodepools/status" => status.push(event),
+            _ if !is_write(event) => {}
+            // Waiting.
+            (_, (resource, _)) if resource == "bootcnodes/status" => {}
+            (_, (resource, name)) if resource == "nodes" || resource == "bootcnodes" => {
+                nodes.entry(name).or_default().push(event);
+            }
+            (_, (resource, _)) if resource == "leases" || resource == "events" => {}
+            _ => anyhow::bail!("an unexpected write: {}", line(event)),
+        }
+    }
+    ensure!(nodes.len() == 20, "writes to {} nodes", nodes.len());
+    for (node, writes) in &nodes {
+        ensure!(
+            writes.len() <= WRITES,
+            "{node}: {:#?}",
+            lines(writes.iter().copied())
+        );
+        let drain = lists.iter().filter(|listed| *listed == node).count();
+        ensure!(drain <= 2, "{drain} lists of the pods of {node}");
+    }
+    let refused = events.iter().filter(|event| {
+        let code = event.response_status.as_ref().and_then(|it| it.code);
+        is_write(event) && code.is_none_or(|code| code >= 400)
+    });
+    let refused = lines(refused);
+    ensure!(refused.is_empty(), "refused: {refused:#?}");
+    ensure!(
+        evictions <= PER_POD * 20,
+        "{evictions} evictions of 20 pods"
+    );
+    seldom(&status)
+}
+
+/// At most one a second, apart from those by which a condition changes: that the rollout began, and
+/// that it is over.
+fn seldom(writes: &[&AuditEvent]) -> Result<()> {
+    let urgent = 2;
+    let (first, last) = writes
+        .first()
+        .zip(writes.last())
+        .context("the status was not written")?;
+    let span = last.request_received - first.request_received;
+    let most = span.get_seconds() + 1 + urgent;
+    let count = i64::try_from(writes.len())?;
+    ensure!(count <= most, "{count} writes of the status in {span}");
+    Ok(())
+}
+
+/// The Lease apart, and watches that are opened anew.
+async fn steady(suite: Arc<Suite>) -> Result<()> {
+    suite.operator.start(&suite).await?;
+    let fleet = Fleet::settled(&suite, "calm", 3, json!({})).await?;
+    fleet.want(B).await?;
+    fleet.until_updated(B).await?;
+    // One that waits, and one that is not well: these are steady too.
+    let waits = Fleet::settled(&suite, "waits", 2, json!({})).await?;
+    waits.plan(1, |plan| plan.boot = Boot::FallBack);
+    waits.want_staged(B).await?;
+    waits
+        .until("a fall-back is told", |view| {
+            view.pool_is("Degraded=True/NodeDegraded")?;
+            let waiting = view.node_condition("waits-2", "Waiting")?;
+            ensure!(waiting.status == "True", "{view}");
+            let waiting = view.node_condition("waits-1", "Waiting")?;
+            ensure!(waiting.status == "True", "{view}");
+            Ok(())
+        })
+        .await?;
+    sleep(Duration::from_secs(2)).await;
+    let before = suite.asked_by(Account::OPERATOR)?.len();
+    sleep(Duration::from_secs(60)).await;
+    let asked = since(&suite, before).await?;
+    let (renewals, rest): (Vec<_>, Vec<_>) =
+        asked.iter().partition(|event| target(event).0 == "leases");
+    ensure!(!renewals.is_empty(), "the Lease is not renewed");
+    let rest: Vec<_> = rest
+        .into_iter()
+        .filter(|event| event.verb != "watch")
+        .collect();
+    ensure!(rest.is_empty(), "{:#?}", lines(rest));
+    waits.plan_all(|plan| plan.boot = Boot::Go);
+    waits.want(A).await?;
+    waits.until_updated(A).await?;
+    waits.finish().await?;
+    fleet.finish().await?;
+    suite.operator.stop().await
+}
