@@ -49,7 +49,7 @@ fn a_pool_is_up_to_date_only_once_the_last_write_took_place() {
     }
 }
 
-/// The 30 seconds between two writes of Waiting are for new causes, not for the end of a wait.
+/// The 30 seconds between two writes of Waiting are for one cause, not for the end of a wait.
 #[test]
 fn the_end_of_a_wait_is_said_at_once() {
     let mut toy = Toy::new(1, 1);
@@ -78,4 +78,65 @@ fn the_end_of_a_wait_is_said_at_once() {
     toy.settle();
     assert!(!waits(&toy), "{:?}", toy.log);
     assert!(toy.now.since(shown) < 30_000, "no timer was needed for it");
+}
+
+/// A node that is drained does not seem to wait for its slot for the rest of the 30 seconds.
+#[test]
+fn another_cause_is_said_as_soon_as_it_has_lasted() {
+    let mut toy = Toy::new(2, 1);
+    toy.run(60);
+    for node in ["w1", "w2"] {
+        toy.blocked.insert(node.into());
+    }
+    toy.want(2);
+    let reason = |toy: &Toy, node: &str| {
+        let bootc = &toy.bootc[&node.into()];
+        bootc.waiting.as_ref().map(|it| it.reason.clone())
+    };
+    let drains = |toy: &Toy, node: &str| toy.record(node).state == fsm::State::Draining;
+    assert!(toy.until(|toy| drains(toy, "w1") || drains(toy, "w2")));
+    let (first, second) = if drains(&toy, "w1") {
+        ("w1", "w2")
+    } else {
+        ("w2", "w1")
+    };
+    toy.pass(6);
+    assert_eq!(
+        reason(&toy, second).as_deref(),
+        Some("RebootSlot"),
+        "{:?}",
+        toy.log
+    );
+    toy.unblock(first);
+    assert!(toy.until(|toy| drains(toy, second)));
+    toy.pass(6);
+    assert_eq!(
+        reason(&toy, second).as_deref(),
+        Some("Drain"),
+        "{:?}",
+        toy.log
+    );
+}
+
+/// Somebody else wants it otherwise, and wins each time.
+#[test]
+fn what_is_undone_again_and_again_is_repeated_ever_more_seldom() {
+    let mut toy = Toy::new(2, 1);
+    toy.run(60);
+    let before = toy
+        .node_writes
+        .get(&"w1".into())
+        .copied()
+        .unwrap_or_default();
+    let end = toy.now + fsm::time::Seconds(600);
+    while toy.now < end {
+        if toy.nodes[&"w1".into()].labelled {
+            toy.edit_node("w1", |node| node.labelled = false);
+        }
+        toy.pass(1);
+    }
+    let writes = toy.node_writes[&"w1".into()] - before;
+    assert!((8..30).contains(&writes), "{writes} writes in 10 minutes");
+    toy.run(120);
+    toy.assert_all_run(1);
 }

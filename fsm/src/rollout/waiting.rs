@@ -1,5 +1,6 @@
-//! When the condition Waiting of a node is written: not for what is over in a moment, and not more
-//! often than every 30 seconds. That a wait is over is said at once.
+//! When the condition Waiting of a node is written: not for what is over in a moment, and news of the
+//! same wait not more often than every 30 seconds. That a wait is over is said at once, and another
+//! cause as soon as it has lasted: a node that is drained must not seem to wait for its slot.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +20,7 @@ use crate::{
 
 /// Shorter waits are not shown.
 const SHOWN_AFTER: Seconds = Seconds(5);
-/// At most so often a node.
+/// At most so often for one cause.
 const PERIOD: Seconds = Seconds(30);
 /// The reason where nothing is waited for.
 const NOT_WAITING: &str = "NotWaiting";
@@ -68,8 +69,10 @@ impl Rollout {
         let grace = since + SHOWN_AFTER;
         let due = match node.waiting.last {
             _ if !new.waiting => now,
-            None => grace,
-            Some(last) => grace.max(last + PERIOD),
+            Some(last) if shown.is_some_and(|shown| shown.reason == new.reason) => {
+                grace.max(last + PERIOD)
+            }
+            _ => grace,
         };
         if due > now {
             earliest(wake, Some(due));
