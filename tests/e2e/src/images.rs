@@ -66,7 +66,12 @@ impl Images {
 
     /// Pushes an OS image of this version, tagged with it.
     pub async fn push_os(&self, version: &str) -> Result<Image> {
-        push(&self.registry, &image::os(version, KERNEL)?, OS, version).await
+        self.push_os_with_kernel(version, KERNEL).await
+    }
+
+    /// The same with another kernel: no soft reboot leads to it.
+    pub async fn push_os_with_kernel(&self, version: &str, kernel: &str) -> Result<Image> {
+        push(&self.registry, &image::os(version, kernel)?, OS, version).await
     }
 }
 

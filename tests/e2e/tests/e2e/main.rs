@@ -2,6 +2,10 @@
 //! the bed's hosts elsewhere. Each test has a cluster of its own.
 
 mod harness;
+mod host_pull;
+mod host_rig;
+mod host_soft;
+mod host_watch;
 mod rollout;
 mod trouble;
 
@@ -26,7 +30,14 @@ fn main() -> ExitCode {
     }
     let mut args = Arguments::from_args();
     args.test_threads.get_or_insert(AT_ONCE);
-    let tests = [harness::trials(), rollout::trials(), trouble::trials()];
+    let tests = [
+        harness::trials(),
+        rollout::trials(),
+        trouble::trials(),
+        host_pull::trials(),
+        host_soft::trials(),
+        host_watch::trials(),
+    ];
     libtest_mimic::run(&args, tests.into_iter().flatten().collect()).exit_code()
 }
 
