@@ -33,20 +33,6 @@ pub(crate) struct Row {
     pub effects: Vec<String>,
 }
 
-impl Row {
-    /// As one line.
-    #[must_use]
-    pub(crate) fn line(&self) -> String {
-        format!(
-            "{} | {:?} | {} | {}",
-            self.from,
-            self.event,
-            self.to,
-            self.effects.join(", ")
-        )
-    }
-}
-
 fn image(n: u8) -> Option<Image> {
     Image::of("r/os", &format!("sha256:{n}"))
 }
