@@ -13,6 +13,7 @@ pub mod lease;
 pub mod observe;
 pub mod registry;
 pub mod report;
+pub mod roots;
 mod run;
 pub mod secrets;
 pub mod shell;

@@ -7,7 +7,7 @@ use clap::Parser as _;
 use operator::{
     Config,
     args::{Args, LogFormat},
-    connect, run,
+    connect, roots, run,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::error;
@@ -17,13 +17,21 @@ use tracing_subscriber::EnvFilter;
 /// pool, what is said here with them.
 const DEFAULT_FILTER: &str = "info,kube_client=off";
 
+fn main() -> ExitCode {
+    let args = Args::parse();
+    log(args.log_format);
+    if let Err(error) = roots::ensure() {
+        error!(%error, "this image has no certificate authorities and cannot be given any: set SSL_CERT_FILE");
+        return ExitCode::FAILURE;
+    }
+    serve(&args)
+}
+
 /// Deciding is one task; the second thread keeps the Lease's renewal on time while a long list is
 /// read.
 #[tokio::main(worker_threads = 2)]
-async fn main() -> ExitCode {
-    let args = Args::parse();
-    log(args.log_format);
-    match operate(&args).await {
+async fn serve(args: &Args) -> ExitCode {
+    match operate(args).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{error:#}");

@@ -16,7 +16,7 @@ use std::{
 use k8s_openapi::jiff::Timestamp;
 use oci_distribution::{
     Client, Reference, RegistryOperation,
-    client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol},
+    client::{ClientConfig, ClientProtocol},
     errors::OciDistributionError,
     manifest::{
         IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE,
@@ -266,9 +266,8 @@ fn is_sha256(digest: &str) -> bool {
             .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The registry client. An image without certificate authorities of its own gets Mozilla's.
 fn registry_client(scheme: Scheme) -> Result<Client, OciDistributionError> {
-    let config = || ClientConfig {
+    Client::try_from(ClientConfig {
         protocol: match scheme {
             Scheme::Https => ClientProtocol::Https,
             Scheme::Http => ClientProtocol::Http,
@@ -276,33 +275,15 @@ fn registry_client(scheme: Scheme) -> Result<Client, OciDistributionError> {
         connect_timeout: Some(CONNECT),
         user_agent: USER_AGENT,
         ..ClientConfig::default()
-    };
-    Client::try_from(config()).or_else(|_| {
-        let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
-        let root = |root: &[u8]| Certificate {
-            encoding: CertificateEncoding::Der,
-            data: root.to_vec(),
-        };
-        let tls_certs_only = roots.map(|certificate| root(certificate)).collect();
-        Client::try_from(ClientConfig {
-            tls_certs_only,
-            ..config()
-        })
     })
 }
 
 /// The HTTP client beneath, for the one request whose headers the registry client does not show.
 fn http_client() -> Result<reqwest::Client, reqwest::Error> {
-    let builder = || {
-        reqwest::Client::builder()
-            .connect_timeout(CONNECT)
-            .user_agent(USER_AGENT)
-    };
-    builder().build().or_else(|_| {
-        let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
-        let roots = roots.filter_map(|root| reqwest::Certificate::from_der(root).ok());
-        builder().tls_certs_only(roots).build()
-    })
+    reqwest::Client::builder()
+        .connect_timeout(CONNECT)
+        .user_agent(USER_AGENT)
+        .build()
 }
 
 #[cfg(test)]
