@@ -2,6 +2,7 @@
 //! the bed's hosts elsewhere. Each test has a cluster of its own.
 
 mod harness;
+mod host_boot;
 mod host_pull;
 mod host_rig;
 mod host_soft;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         harness::trials(),
         rollout::trials(),
         trouble::trials(),
+        host_boot::trials(),
         host_pull::trials(),
         host_soft::trials(),
         host_watch::trials(),
