@@ -30,6 +30,7 @@ pub(super) struct Node {
     pub(super) attempts: u32,
     pub(super) flight: Option<Flight>,
     pub(super) hold: Option<Hold>,
+    pub(super) repeat: Option<Repeat>,
     /// A slot was asked for by a write of which nobody knows whether it took place.
     pub(super) maybe_slot: bool,
     /// A `BootcNode` was made and has not been seen yet.
@@ -71,6 +72,15 @@ pub(super) struct Hold {
     pub(super) text: Option<String>,
     /// Any news of the node ends it.
     pub(super) ends_with_news: bool,
+}
+
+/// A decision that took place, and how often in a row. One that is undone again and again (by
+/// somebody who wants it otherwise) is repeated ever more seldom, not in a hot loop.
+#[derive(Clone, Debug)]
+pub(super) struct Repeat {
+    pub(super) effects: Vec<Effect>,
+    pub(super) at: Timestamp,
+    pub(super) times: u32,
 }
 
 /// What is under way with the condition Waiting.

@@ -158,6 +158,14 @@ impl Rollout {
             earliest(wake, Some(hold.until));
             return;
         }
+        let again = node
+            .repeat
+            .as_ref()
+            .and_then(|done| done.again(name, &effects));
+        if let Some(again) = again.filter(|again| *again > self.now) {
+            earliest(wake, Some(again));
+            return;
+        }
         self.begin(name, node, place, record, effects, grant);
     }
 
@@ -261,7 +269,7 @@ fn grantable(record: &Record) -> bool {
 }
 
 /// The same decision? Times do not tell decisions apart.
-fn same_effects(a: &[Effect], b: &[Effect]) -> bool {
+pub(super) fn same_effects(a: &[Effect], b: &[Effect]) -> bool {
     let same = |a: &Effect, b: &Effect| match (a, b) {
         (Effect::Commit(a), Effect::Commit(b))
         | (Effect::Create { write: a, .. }, Effect::Create { write: b, .. }) => {

@@ -2,7 +2,8 @@
 
 use super::{
     Rollout,
-    entry::{Flight, Hold, Node},
+    entry::{Flight, Hold, Node, Repeat},
+    nodes::same_effects,
 };
 use crate::{
     command::{Effect, NodeWrite},
@@ -17,6 +18,8 @@ use crate::{
 const NEWS_WITHIN: Seconds = Seconds(5);
 /// Longest back-off, in seconds.
 const BACK_OFF_MAX: u32 = 60;
+/// So often a decision is repeated without a pause while it is undone.
+const REPEATED_AT_ONCE: u32 = 3;
 /// So many failures in a row without an answer are shown.
 const SHOWN_FROM: u32 = 3;
 
@@ -41,6 +44,7 @@ impl Rollout {
             behind |= apply(node, effect, &flight, now);
         }
         if all {
+            node.repeat = Some(Repeat::of(node.repeat.take(), &flight.effects, now));
             succeed(node, &flight, behind, now);
             self.tell(name, flight.pool.as_ref(), &flight.hops, &flight.record);
         } else {
@@ -208,6 +212,28 @@ pub(super) fn spread(name: &str, most: u32) -> u32 {
         sum.wrapping_mul(31).wrapping_add(u32::from(byte))
     });
     sum % (most + 1)
+}
+
+impl Repeat {
+    /// Of a decision that took place now.
+    fn of(before: Option<Self>, effects: &[Effect], now: Timestamp) -> Self {
+        let recent = |it: &Self| now < it.at + Seconds(2 * BACK_OFF_MAX);
+        let times = before
+            .filter(|it| recent(it) && same_effects(&it.effects, effects))
+            .map_or(1, |it| it.times + 1);
+        Self {
+            effects: effects.to_vec(),
+            at: now,
+            times,
+        }
+    }
+
+    /// When these effects may take place, if they are the same once more.
+    pub(super) fn again(&self, name: &NodeName, effects: &[Effect]) -> Option<Timestamp> {
+        let spent = self.times.checked_sub(REPEATED_AT_ONCE)?;
+        same_effects(&self.effects, effects)
+            .then(|| self.at + back_off_of(spent + 1, name.as_str()))
+    }
 }
 
 impl Hold {
