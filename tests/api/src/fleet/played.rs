@@ -243,7 +243,9 @@ impl Played {
         let stands =
             node.is_some_and(|node| node.spec.desired_image_state == DesiredImageState::Booted);
         if stands {
-            found.into_iter().for_each(|fault| self.fault(fault));
+            for fault in found {
+                self.fault(fault);
+            }
         }
         Ok(())
     }

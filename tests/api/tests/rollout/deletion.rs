@@ -1,4 +1,4 @@
-//! A pool that goes leaves nothing: no label, no cordon, no BootcNode, no drain. So does a node.
+//! A pool that goes leaves nothing: no label, no cordon, no `BootcNode`, no drain. So does a node.
 
 use std::{sync::Arc, time::Duration};
 
@@ -128,7 +128,7 @@ async fn nodes_gone(suite: Arc<Suite>) -> Result<()> {
 async fn made_anew(suite: Arc<Suite>) -> Result<()> {
     let fleet = held_in(&suite, "made-anew", Phase::Rebooting).await?;
     let before = fleet.view().await?;
-    let uid = |view: &View| view.bootc.get("made-anew-1").and_then(|node| node.uid());
+    let uid = |view: &View| view.bootc.get("made-anew-1").and_then(kube::ResourceExt::uid);
     hosts::delete_node(&suite.admin, "made-anew-1").await?;
     fleet.add_node(1).await?;
     let view = fleet
@@ -138,7 +138,7 @@ async fn made_anew(suite: Arc<Suite>) -> Result<()> {
             Ok(())
         })
         .await?;
-    let node_uid = view.nodes.get("made-anew-1").and_then(|node| node.uid());
+    let node_uid = view.nodes.get("made-anew-1").and_then(kube::ResourceExt::uid);
     let note = view
         .bootc
         .get("made-anew-1")
@@ -183,7 +183,7 @@ async fn object_in_slot(suite: Arc<Suite>) -> Result<()> {
     let uid = |view: &View| {
         view.bootc
             .get("object-in-slot-1")
-            .and_then(|node| node.uid())
+            .and_then(kube::ResourceExt::uid)
     };
     let nodes = Api::<crd::BootcNode>::all(fleet.client());
     nodes
@@ -232,7 +232,7 @@ async fn selector(suite: Arc<Suite>) -> Result<()> {
         let version = |view: &View| {
             view.bootc
                 .get(name)
-                .and_then(|node| node.resource_version())
+                .and_then(kube::ResourceExt::resource_version)
         };
         ensure!(
             version(&view) == version(&before),
@@ -241,7 +241,7 @@ async fn selector(suite: Arc<Suite>) -> Result<()> {
         let version = |view: &View| {
             view.nodes
                 .get(name)
-                .and_then(|node| node.resource_version())
+                .and_then(kube::ResourceExt::resource_version)
         };
         ensure!(
             version(&view) == version(&before),

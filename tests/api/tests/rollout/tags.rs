@@ -10,7 +10,6 @@ use api_tests::{
     registry::Server,
 };
 use crd::BootcNode;
-use kube::ResourceExt as _;
 use libtest_mimic::Trial;
 use serde_json::json;
 use tokio::time::sleep;
@@ -75,7 +74,7 @@ async fn trouble(suite: Arc<Suite>) -> Result<()> {
     let other = Fleet::settled(&suite, "tag-bystander", 1, json!({})).await?;
     follow(&fleet, &server.reference("stable")).await?;
     fleet.until_runs(&first).await?;
-    let version = |view: &View| view.pool.as_ref().and_then(|pool| pool.resource_version());
+    let version = |view: &View| view.pool.as_ref().and_then(kube::ResourceExt::resource_version);
     let before = version(&other.view().await?);
 
     server.stop();
