@@ -88,8 +88,12 @@ impl Agent {
     pub async fn start(hands: Hands, poll: Duration) -> std::io::Result<Self> {
         let survey = hands.survey().await?;
         tracing::info!(?survey, "the host");
+        Ok(Self::after(survey, hands, poll))
+    }
+
+    fn after(survey: Survey, hands: Hands, poll: Duration) -> Self {
         let at = Instant::now();
-        Ok(Self {
+        Self {
             hands,
             poll,
             facts: facts(&survey),
@@ -110,7 +114,7 @@ impl Agent {
             looked: false,
             quiet: survey.stopping,
             wake_at: None,
-        })
+        }
     }
 
     /// Runs for ever. May be dropped at any time: what is under way on the host goes on in a unit of
@@ -318,7 +322,10 @@ impl Agent {
             Some(None) => self.saw(Seen::Gone),
             None => {}
         }
-        self.news = seen.news;
+        // Without a record nobody heard the last one yet: a look that tells nothing must not undo it.
+        if seen.news != News::None {
+            self.news = seen.news;
+        }
     }
 
     fn written(&mut self, written: Result<BootcNode, ApiError>) {
@@ -388,5 +395,84 @@ struct AbortOnDrop(tokio::task::JoinHandle<()>);
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::path::Path;
+
+    use crd::BootcNodeSpec;
+    use fsm::host::{Auth, Entry, Image, Task, View};
+
+    use super::*;
+    use crate::{api::Server, host::Host};
+
+    const A: &str = "quay.io/os@sha256:aa";
+    const B: &str = "quay.io/os@sha256:bb";
+
+    /// An agent that has seen nothing but its host, which it cannot reach; nor can it the API server.
+    fn alone() -> Agent {
+        let config = kube::Config::new("http://127.0.0.1:9".parse().unwrap());
+        let server = Server::new(config, "n").unwrap();
+        let host = Host::played(Path::new("/nonexistent"), "/nonexistent");
+        let survey = Survey {
+            boot: "now".into(),
+            asked: None,
+            booted_at: None,
+            stopping: false,
+            unit: None,
+            auth: Auth::Absent,
+            can: None,
+        };
+        Agent::after(survey, Hands::new(host, server), Duration::from_secs(300))
+    }
+
+    fn booted() -> View {
+        let image = Image {
+            reference: A.into(),
+            digest: "sha256:aa".into(),
+            sigpolicy: false,
+        };
+        View {
+            booted: Entry {
+                image: Some(image),
+                ..Entry::default()
+            },
+            ..View::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_before_the_object_is_seen_is_not_forgotten() {
+        let mut agent = alone();
+        let failed = Sighting {
+            news: News::Ended {
+                task: Task::Stage,
+                image: B.into(),
+                error: Some("no luck".into()),
+            },
+            host: Some(HostFact::Seen(booted())),
+            ..Sighting::default()
+        };
+        agent.learn(failed);
+        agent.decide();
+        // Looks that tell nothing come until the API server answers.
+        agent.learn(Sighting::default());
+        agent.decide();
+        let spec = BootcNodeSpec {
+            desired_image: Some(B.into()),
+            ..BootcNodeSpec::default()
+        };
+        agent.saw_node(BootcNode::new("n", spec));
+        agent.decide();
+        let trouble = agent.record.unwrap().trouble.unwrap();
+        assert!(
+            trouble.message.contains("failed: no luck"),
+            "{}",
+            trouble.message
+        );
+        assert_eq!(agent.news, News::None);
     }
 }
