@@ -232,8 +232,12 @@ impl Hands {
         self.ended(Task::Stage, image, error).await
     }
 
-    /// Carries out one effect.
+    /// Carries out one effect. If a step of an agent before us still changes the host, only its end is
+    /// awaited and the host read again: a rollback on top of a rollback, say, would undo it.
     pub async fn carry_out(&self, effect: Effect) -> Sighting {
+        if changes_deployments(&effect) && self.systemd.outlast_step().await {
+            return self.read(false).await;
+        }
         tracing::info!(?effect, "do");
         match effect {
             Effect::Cancel(unit) => self.cancel(unit).await,
@@ -430,6 +434,22 @@ impl Hands {
         let text = fs::read_to_string(self.host.path(ASKED)).ok()?;
         let (boot, at) = text.trim().split_once(' ')?;
         Some((boot.to_owned(), Timestamp(at.parse().ok()?)))
+    }
+}
+
+/// Does it change what the host boots, or boot it?
+fn changes_deployments(effect: &Effect) -> bool {
+    match effect {
+        Effect::Stage { .. }
+        | Effect::Lock { .. }
+        | Effect::Unlock { .. }
+        | Effect::Unprepare { .. }
+        | Effect::Settle { .. }
+        | Effect::Unstage { .. }
+        | Effect::Reboot { .. } => true,
+        Effect::Cancel(_) | Effect::WriteAuth(_) | Effect::RemoveAuth | Effect::Confirm { .. } => {
+            false
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use fsm::host::{Task, Unit};
+use tokio::time::{sleep, timeout};
 
 use crate::{
     bootc,
@@ -26,6 +27,8 @@ const STAGE_DESCRIPTION: &str = "bootc-operator: stage ";
 const STAGE_DEADLINE: &str = "RuntimeMaxSec=3600";
 /// The longest that a short step may take; it may have to wait for the host's lock.
 const STEP_DEADLINE: Duration = Duration::from_secs(300);
+/// How often a short step of another agent is looked at.
+const LOOK_AT_STEP: Duration = Duration::from_secs(1);
 /// systemctl, systemd-run and journalctl talk to PID 1 or read a file.
 const QUICK: Duration = Duration::from_secs(30);
 /// Stopping a unit: systemd kills what does not stop after its own default of 90 seconds.
@@ -80,10 +83,7 @@ impl Systemd {
     /// # Errors
     /// If systemd does not answer.
     pub async fn stage(&self) -> Result<Stage, CommandError> {
-        let properties = "--property=ActiveState,SubState,Result,Description,InvocationID";
-        let command = ["systemctl", "show", properties, STAGE_UNIT];
-        let output = self.host.run(&command, QUICK).await?;
-        let shown = Shown::parse(&String::from_utf8_lossy(&output.stdout));
+        let shown = self.show(STAGE_UNIT).await?;
         let Some(image) = shown.description.strip_prefix(STAGE_DESCRIPTION) else {
             return Ok(Stage::Absent);
         };
@@ -117,6 +117,35 @@ impl Systemd {
         }
     }
 
+    /// Waits for a short step that an agent before us left running, killed in the middle of it. True if
+    /// one ran and has ended: what was decided before does not hold any more.
+    ///
+    /// One that outlasts even the time in which systemd kills it is not waited for any longer; the next
+    /// step is refused then, in systemd's words.
+    pub async fn outlast_step(&self) -> bool {
+        if !self.is_in_step().await {
+            return false;
+        }
+        tracing::info!("{STEP_UNIT} still runs, waiting for its end");
+        let end = async {
+            while self.is_in_step().await {
+                sleep(LOOK_AT_STEP).await;
+            }
+        };
+        let ended = timeout(STEP_DEADLINE + STOP_DEADLINE, end).await.is_ok();
+        if !ended {
+            tracing::warn!(
+                "{STEP_UNIT} does not end; see systemctl status {STEP_UNIT} on the host"
+            );
+        }
+        ended
+    }
+
+    async fn is_in_step(&self) -> bool {
+        let shown = self.show(STEP_UNIT).await.unwrap_or_default();
+        !matches!(shown.active.as_str(), "" | "inactive" | "failed")
+    }
+
     /// Runs a short step to its end.
     ///
     /// # Errors
@@ -127,12 +156,14 @@ impl Systemd {
         let mut command = vec!["systemd-run", "--quiet", "--wait", &unit, &limit, "--"];
         command.extend(argv.iter().map(String::as_str));
         let _ = self.reset_failed(STEP_UNIT).await;
+        let before = self.invocation(STEP_UNIT).await;
         let ended = self.host.run(&command, STEP_DEADLINE + QUICK).await;
         let Err(CommandError::Failed { status, words, .. }) = ended else {
             return ended.map(|_| ());
         };
         let invocation = self.invocation(STEP_UNIT).await;
-        let words = if invocation.is_empty() {
+        // Without a run of its own it was systemd-run that failed.
+        let words = if invocation.is_empty() || invocation == before {
             words
         } else {
             self.words(&invocation, &words).await
@@ -198,6 +229,13 @@ impl Systemd {
         }
         let command = ["systemctl", "restart", unit];
         self.host.run(&command, STOP_DEADLINE).await.map(|_| ())
+    }
+
+    async fn show(&self, unit: &str) -> Result<Shown, CommandError> {
+        let properties = "--property=ActiveState,SubState,Result,Description,InvocationID";
+        let command = ["systemctl", "show", properties, unit];
+        let output = self.host.run(&command, QUICK).await?;
+        Ok(Shown::parse(&String::from_utf8_lossy(&output.stdout)))
     }
 
     async fn invocation(&self, unit: &str) -> String {

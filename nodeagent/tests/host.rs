@@ -8,14 +8,14 @@
     reason = "a test fails by panicking"
 )]
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, pin::pin, sync::Arc, time::Duration};
 
 use fsm::host::{Auth, Lock, Progress, Task, Unit};
 use nodeagent::{
     auth,
     bootc::{self, Bootc, ReadError},
     host::{CommandError, Host, last_words},
-    unit::{Stage, Systemd},
+    unit::{STEP_UNIT, Stage, Systemd},
     watch::HostWatch,
 };
 use serde_json::{Value, json};
@@ -169,6 +169,40 @@ async fn a_unit_that_ended_tells_how() {
         .await;
     assert!(failed.unwrap_err().to_string().ends_with("words"));
     systemd.step(&sh("true").map(str::to_owned)).await.unwrap();
+}
+
+/// A short step that another agent left behind.
+fn leave_step(host: &PlayedHost) {
+    let folder = format!("units/{STEP_UNIT}");
+    fs::create_dir(host.path(&folder)).unwrap();
+    host.set(&format!("{folder}/description"), STEP_UNIT);
+    host.set(&format!("{folder}/invocation"), "7");
+    host.set("journal-7", "words of another run");
+    host.set(&format!("{folder}/state"), "active/running");
+}
+
+#[tokio::test]
+async fn a_step_that_another_agent_left_is_outlasted() {
+    let host = host();
+    let systemd = Systemd::of(host.host());
+    assert!(!systemd.outlast_step().await);
+    leave_step(&host);
+    let mut waiting = pin!(systemd.outlast_step());
+    assert!(timeout(SOON / 10, &mut waiting).await.is_err());
+    host.clear_units();
+    assert!(timeout(SOON, waiting).await.unwrap());
+    systemd.step(&sh("true").map(str::to_owned)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_step_that_is_refused_has_no_words_of_another_run() {
+    let host = host();
+    let systemd = Systemd::of(host.host());
+    leave_step(&host);
+    let refused = systemd.step(&sh("true").map(str::to_owned)).await;
+    let words = refused.unwrap_err().to_string();
+    assert!(words.contains("already loaded"), "{words}");
+    assert!(!words.contains("words of another run"), "{words}");
 }
 
 /// How the pull of B ended.
