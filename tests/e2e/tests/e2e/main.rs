@@ -5,6 +5,7 @@ mod harness;
 mod host_boot;
 mod host_pull;
 mod host_rig;
+mod host_secret;
 mod host_soft;
 mod host_watch;
 mod rollout;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         trouble::trials(),
         host_boot::trials(),
         host_pull::trials(),
+        host_secret::trials(),
         host_soft::trials(),
         host_watch::trials(),
     ];
