@@ -70,7 +70,10 @@ fn ended(task: Task) -> News {
 /// One step; the report counts as accepted at once.
 fn go(record: Record, facts: &mut Facts, news: &News) -> Step {
     let step = step(record, facts, news);
-    facts.reported.clone_from(&step.report);
+    // Without a new report the last one stands.
+    if step.report.is_some() {
+        facts.reported.clone_from(&step.report);
+    }
     step
 }
 
@@ -128,6 +131,10 @@ fn a_host_is_updated() {
     );
     let quiet = go(reboot.record, &mut facts, &News::RebootAsked);
     assert!(quiet.quiet && quiet.effect.is_none());
+    assert_eq!(
+        quiet.report, None,
+        "a fifth write, from a host that goes down"
+    );
 
     facts.boot = "two".into();
     facts.host = Host::Seen(View {

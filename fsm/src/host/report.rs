@@ -52,7 +52,10 @@ pub enum DegradedReason {
 /// What the status should say, if enough is known.
 pub(super) fn of(record: &Record, facts: &Facts) -> Option<Report> {
     let unknown = facts.host == Host::Unknown && record.state != State::Staging;
-    let silent = facts.wanted == Wanted::Unknown || unknown || undecided(record, facts);
+    let silent = facts.wanted == Wanted::Unknown
+        || unknown
+        || undecided(record, facts)
+        || going_down(record, facts);
     (!silent).then(|| Report {
         state: record.state,
         message: message(record, facts),
@@ -61,6 +64,18 @@ pub(super) fn of(record: &Record, facts: &Facts) -> Option<Report> {
         steps: record.steps.clone(),
         keep_images: facts.host.view().is_none() || record.state == State::Rebooting,
     })
+}
+
+/// The reboot was asked for: `Rebooting` is said, and what is still to be told of this boot (when
+/// the host was told to stop) is told with the next one's news, for one write less.
+fn going_down(record: &Record, facts: &Facts) -> bool {
+    record.asked.is_some()
+        && record.state == State::Rebooting
+        && record.trouble.is_none()
+        && record
+            .attempt
+            .as_ref()
+            .is_some_and(|it| it.boot == facts.boot)
 }
 
 /// In the boot after an attempt, with the boot order yet to be put right: the report says all at once.
