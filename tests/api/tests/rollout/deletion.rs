@@ -128,7 +128,11 @@ async fn nodes_gone(suite: Arc<Suite>) -> Result<()> {
 async fn made_anew(suite: Arc<Suite>) -> Result<()> {
     let fleet = held_in(&suite, "made-anew", Phase::Rebooting).await?;
     let before = fleet.view().await?;
-    let uid = |view: &View| view.bootc.get("made-anew-1").and_then(kube::ResourceExt::uid);
+    let uid = |view: &View| {
+        view.bootc
+            .get("made-anew-1")
+            .and_then(kube::ResourceExt::uid)
+    };
     hosts::delete_node(&suite.admin, "made-anew-1").await?;
     fleet.add_node(1).await?;
     let view = fleet
@@ -138,7 +142,10 @@ async fn made_anew(suite: Arc<Suite>) -> Result<()> {
             Ok(())
         })
         .await?;
-    let node_uid = view.nodes.get("made-anew-1").and_then(kube::ResourceExt::uid);
+    let node_uid = view
+        .nodes
+        .get("made-anew-1")
+        .and_then(kube::ResourceExt::uid);
     let note = view
         .bootc
         .get("made-anew-1")

@@ -4,6 +4,7 @@
 mod boots;
 mod broken;
 mod changes;
+mod conflicts;
 mod deletion;
 mod failures;
 mod limits;
@@ -52,6 +53,7 @@ fn run(args: &Arguments) -> anyhow::Result<ExitCode> {
         deletion::trials(&suite),
         boots::trials(&suite),
         limits::trials(&suite),
+        conflicts::trials(&suite),
         broken::trials(&suite),
         tags::trials(&suite),
         pull_secrets::trials(&suite),

@@ -74,7 +74,11 @@ async fn trouble(suite: Arc<Suite>) -> Result<()> {
     let other = Fleet::settled(&suite, "tag-bystander", 1, json!({})).await?;
     follow(&fleet, &server.reference("stable")).await?;
     fleet.until_runs(&first).await?;
-    let version = |view: &View| view.pool.as_ref().and_then(kube::ResourceExt::resource_version);
+    let version = |view: &View| {
+        view.pool
+            .as_ref()
+            .and_then(kube::ResourceExt::resource_version)
+    };
     let before = version(&other.view().await?);
 
     server.stop();
