@@ -46,24 +46,29 @@ impl Bink {
     /// bed's own: this very program, whose `main` must begin with
     /// [`bed::bink::run_as_bink`].
     pub fn find(cluster: &str, dir: &Path) -> Result<Self> {
-        let program = match env::var_os("BINK_PATH") {
-            Some(path) if !path.is_empty() => {
-                let path = PathBuf::from(path);
-                if !path.is_file() {
-                    bail!("BINK_PATH names {}, where there is no file", path.display());
-                }
-                path
-            }
-            _ => match on_path("bink") {
-                Some(path) => path,
-                None => own(dir)?,
-            },
+        let program = match Self::real()? {
+            Some(path) => path,
+            None => own(dir)?,
         };
         Ok(Self {
             program,
             cluster: cluster.to_owned(),
             dir: dir.to_owned(),
         })
+    }
+
+    /// The bink that makes clusters of real bootc VMs, if there is one here.
+    pub fn real() -> Result<Option<PathBuf>> {
+        match env::var_os("BINK_PATH") {
+            Some(path) if !path.is_empty() => {
+                let path = PathBuf::from(path);
+                if !path.is_file() {
+                    bail!("BINK_PATH names {}, where there is no file", path.display());
+                }
+                Ok(Some(path))
+            }
+            _ => Ok(on_path(bed::bink::NAME)),
+        }
     }
 
     /// The cluster's name.
