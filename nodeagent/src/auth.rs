@@ -12,6 +12,7 @@ use std::{
     path::Path,
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use fsm::host::Auth;
 use serde_json::{Map, Value};
 
@@ -60,7 +61,8 @@ pub fn present(host: &Host) -> Auth {
 pub fn write(host: &Host, dockerconfigjson: &[u8], hash: &str) -> Result<(), AuthError> {
     let secret = object(dockerconfigjson).ok_or(AuthError::Malformed)?;
     let auths = secret.get("auths").and_then(Value::as_object);
-    let auths = auths.ok_or(AuthError::Malformed)?.clone();
+    let mut auths = auths.ok_or(AuthError::Malformed)?.clone();
+    auths.values_mut().for_each(complete);
     if present(host) == Auth::Absent && host.path(FILE).exists() {
         put_aside(host)?;
     }
@@ -76,6 +78,19 @@ pub fn write(host: &Host, dockerconfigjson: &[u8], hash: &str) -> Result<(), Aut
     // The marker first: a crash between the two must not leave a file of ours that looks foreign.
     replace(host, MARKER, hash.as_bytes())?;
     replace(host, FILE, text.as_bytes())
+}
+
+/// A Secret may hold a login as `username` and `password` alone; the tools of the host read only
+/// `auth`.
+fn complete(login: &mut Value) {
+    let Some(login) = login.as_object_mut().filter(|it| !it.contains_key("auth")) else {
+        return;
+    };
+    let text = |key: &str| login.get(key).and_then(Value::as_str);
+    if let (Some(user), Some(password)) = (text("username"), text("password")) {
+        let auth = BASE64_STANDARD.encode(format!("{user}:{password}"));
+        login.insert("auth".to_owned(), Value::String(auth));
+    }
 }
 
 /// Takes ours off again.

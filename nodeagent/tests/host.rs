@@ -317,6 +317,18 @@ fn credentials_lie_over_the_hosts_own() {
 }
 
 #[test]
+fn a_login_without_auth_gets_one() {
+    let played = host();
+    let host = played.host();
+    let secret =
+        br#"{"auths":{"r":{"username":"u","password":"p"},"s":{"auth":"x","username":"u"}}}"#;
+    auth::write(&host, secret, "one").unwrap();
+    let auths = auths(&played);
+    assert_eq!(auths["r"]["auth"], "dTpw");
+    assert_eq!(auths["s"]["auth"], "x");
+}
+
+#[test]
 fn somebody_elses_credentials_come_back() {
     let played = host();
     let host = played.host();
