@@ -31,7 +31,8 @@ pub(super) struct Toolchain {
 impl Toolchain {
     pub(super) fn find() -> Result<Self> {
         let output = go().args(["env", "GOVERSION", "GOCACHE"]).output();
-        let output = output.context("cannot run `go`: install Go 1.26 or newer (https://go.dev/dl)")?;
+        let output =
+            output.context("cannot run `go`: install Go 1.26 or newer (https://go.dev/dl)")?;
         if !output.status.success() {
             bail!(
                 "`go env` failed: {}",

@@ -97,7 +97,7 @@ async fn not_possible(suite: Arc<Suite>) -> Result<()> {
     let bench = bench(suite, "soft-not-possible").await?;
     let words = "error: soft reboot not supported without composefs";
     bench.host.set("state/fail-prepare", words);
-    let (boot, statuses) = bench.statuses(updated(&bench, B, 1)).await?;
+    let (boot, statuses) = Box::pin(bench.statuses(updated(&bench, B, 1))).await?;
     ensure!(boot == "boot-1", "{boot}");
     ensure!(bench.did(UNLOCK) == 1);
     let degraded = statuses.iter().any(|status| {

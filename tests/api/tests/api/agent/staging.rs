@@ -115,7 +115,7 @@ async fn progress(suite: Arc<Suite>) -> Result<()> {
         bench.want(B).await?;
         bench.says("Staged Healthy").await
     });
-    let (_, statuses) = bench.statuses(pull).await?;
+    let (_, statuses) = Box::pin(bench.statuses(pull)).await?;
     let idle = |status: &BootcNodeStatus| {
         let mut all = status.conditions.iter();
         let found = all.find(|it| it.type_ == "Idle");

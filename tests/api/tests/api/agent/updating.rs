@@ -102,10 +102,13 @@ async fn four_writes(suite: Arc<Suite>) -> Result<()> {
         bench.agent(bench.says("Idle Healthy")).await?;
         // Whatever else it might have to say.
         bench
-            .agent(async { Ok(sleep(Duration::from_secs(2)).await) })
+            .agent(async {
+                sleep(Duration::from_secs(2)).await;
+                Ok(())
+            })
             .await
     };
-    let ((), statuses) = bench.statuses(update).await?;
+    let ((), statuses) = Box::pin(bench.statuses(update)).await?;
     let said: Vec<String> = statuses.iter().map(shown).collect();
     let four = [
         "Staging Healthy",
