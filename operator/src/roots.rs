@@ -40,7 +40,8 @@ fn start_again() -> io::Result<Infallible> {
     let mut file = File::from(memfd_create("mozilla-roots.pem", MemfdFlags::empty())?);
     file.write_all(mozilla().as_bytes())?;
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let mut command = Command::new("/proc/self/exe");
+    // By its own path: the kernel names a process after the file, and nobody looks for `exe`.
+    let mut command = Command::new(env::current_exe()?);
     let mut args = env::args_os();
     if let Some(name) = args.next() {
         command.arg0(name);
