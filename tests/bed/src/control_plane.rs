@@ -15,7 +15,7 @@
 //! ```
 
 mod arguments;
-mod audit;
+pub mod audit;
 mod kubeconfig;
 mod pki;
 

@@ -1,6 +1,7 @@
 //! The commands that only the bed has.
 
 use crate::cluster::control::Request;
+use crate::cluster::state::State;
 use crate::cluster::{network, supervisor};
 use crate::registry;
 use anyhow::Result;
@@ -25,6 +26,11 @@ pub(crate) fn run(cluster: &str, command: Bed) -> Result<()> {
             println!("Registry: {}", network::protected_registry());
             println!("User:     {}", registry::USER);
             println!("Password: {}", registry::PASSWORD);
+            Ok(())
+        }
+        Bed::AuditLog => {
+            State::running(cluster)?;
+            println!("{}", supervisor::audit_log(cluster)?.display());
             Ok(())
         }
         Bed::ControlPlane { action, component } => {

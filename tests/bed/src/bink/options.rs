@@ -210,6 +210,9 @@ pub(crate) enum Bed {
     /// Print the name, in the cluster, of the registry's protected door to the
     /// same images, and who may pull through it: a user and a password
     RegistryAuth,
+    /// Print where the API server logs what service accounts other than
+    /// Kubernetes' own ask for: an audit event a line
+    AuditLog,
     /// Stop, kill, start, freeze or thaw a part of the control plane
     ControlPlane {
         /// What to do
@@ -280,6 +283,7 @@ mod tests {
             "bink api expose -k x -n node1",
             "bink -c c registry info",
             "bink bed control-plane freeze api-server",
+            "bink -c c bed audit-log",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }

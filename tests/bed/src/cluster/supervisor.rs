@@ -38,6 +38,20 @@ const WATCH: Duration = Duration::from_millis(500);
 /// The version of the OS image that hosts have unless another is said.
 const FIRST_VERSION: &str = "1";
 
+/// Notes what pods other than Kubernetes' own ask for; a watch also when it
+/// begins, since the cluster may be gone before it ends.
+const AUDIT: &str = "
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: None
+  userGroups: [\"system:serviceaccounts:kube-system\"]
+- level: Metadata
+  userGroups: [\"system:serviceaccounts\"]
+- level: None
+";
+
 /// A cluster to be started.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Spec {
@@ -141,6 +155,16 @@ fn hold(spec: &Spec, handshake: &mut Handshake) -> Result<()> {
     })
 }
 
+fn control_plane_dir(cluster: &str) -> String {
+    format!("{}.control-plane", State::dir_name(cluster))
+}
+
+/// Where the API server of a cluster logs requests of service accounts.
+pub fn audit_log(cluster: &str) -> Result<PathBuf> {
+    let dir = paths::run()?.join(control_plane_dir(cluster));
+    Ok(dir.join(control_plane::audit::LOG))
+}
+
 fn bind(address: SocketAddrV4) -> Result<TcpListener> {
     let listener = TcpListener::bind(address).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => anyhow::anyhow!(
@@ -230,8 +254,9 @@ impl Cluster {
     }
 
     async fn start(spec: &Spec, built: &Built, dir: &RunDir, port: u16) -> Result<Self> {
-        let name = format!("{}.control-plane", State::dir_name(&spec.name));
+        let name = control_plane_dir(&spec.name);
         let config = control_plane::Config {
+            audit_policy: Some(AUDIT.to_owned()),
             controller_manager: true,
             scheduler: true,
             addresses: Some(addresses()),

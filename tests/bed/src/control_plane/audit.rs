@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
 /// The log's name in the control plane's directory: one event a line.
-pub(super) const LOG: &str = "audit.log";
+pub(crate) const LOG: &str = "audit.log";
 
 /// An event of `audit.k8s.io/v1`: the fields that tests look at.
 #[derive(Debug, Clone, Deserialize)]
@@ -68,8 +68,9 @@ pub struct AuditStatus {
     pub code: Option<u16>,
 }
 
-/// Reads a log. A line that is being written has no end yet and is left out.
-pub(super) fn read(log: &Path) -> Result<Vec<AuditEvent>> {
+/// Reads a log, in order; empty if there is none. A line that is being written has no end yet and is
+/// left out.
+pub fn read(log: &Path) -> Result<Vec<AuditEvent>> {
     let text = match fs::read_to_string(log) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         read => read.context("cannot read the audit log")?,
