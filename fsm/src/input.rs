@@ -104,8 +104,6 @@ pub enum DrainReport {
     Done,
     /// Pods are left. Sent when the list changes (its order must not change by itself).
     Pods(Vec<BlockedPod>),
-    /// The drain cannot go on and ended (its pods cannot be listed); it is started again.
-    Failed(String),
 }
 
 /// A pod that a drain waits for.

@@ -83,6 +83,8 @@ pub struct Tally {
     pub owned: bool,
     /// What is wrong with it, for people.
     pub problem: Option<String>,
+    /// What its drain waits for, as its condition Waiting says it.
+    pub drain_waits: Option<String>,
     /// The other pools that claim it.
     pub rivals: BTreeSet<crate::PoolName>,
 }
@@ -102,6 +104,8 @@ pub struct Sum {
     pub waiting_for_room: BTreeSet<NodeName>,
     /// Nodes with a problem.
     pub problems: BTreeMap<NodeName, String>,
+    /// Nodes whose drain waits, and what for.
+    pub drain_waits: BTreeMap<NodeName, String>,
     /// Nodes that other pools claim too.
     pub contested: BTreeMap<NodeName, BTreeSet<crate::PoolName>>,
     /// Nodes that stage.
@@ -141,6 +145,7 @@ impl Sum {
         self.candidates.remove(name);
         self.waiting_for_room.remove(name);
         self.problems.remove(name);
+        self.drain_waits.remove(name);
         self.contested.remove(name);
         self.staging -= usize::from(tally.stages);
         self.unavailable -= usize::from(tally.unavailable);
@@ -162,6 +167,9 @@ impl Sum {
         }
         if let Some(problem) = &tally.problem {
             self.problems.insert(name.clone(), problem.clone());
+        }
+        if let Some(waits) = &tally.drain_waits {
+            self.drain_waits.insert(name.clone(), waits.clone());
         }
         if !tally.rivals.is_empty() {
             self.contested.insert(name.clone(), tally.rivals.clone());
@@ -308,6 +316,7 @@ mod tests {
                 unavailable: self.coin(),
                 owned: self.coin(),
                 problem: self.coin().then(|| "broken".to_owned()),
+                drain_waits: self.coin().then(|| "waiting for pod a/b".to_owned()),
                 rivals,
             }
         }

@@ -213,21 +213,3 @@ fn what_a_drain_waits_for_is_shown_and_not_too_often() {
     toy.run(900);
     assert!(!toy.bootc[&"w1".into()].waiting.clone().unwrap().waiting);
 }
-
-#[test]
-fn a_drain_that_fails_is_started_again() {
-    let mut toy = ready(1, 3);
-    toy.blocked.insert("w1".into());
-    toy.want(2);
-    assert!(toy.until(|toy| toy.record("w1").state == State::Draining));
-    toy.settle();
-    toy.blocked.clear();
-    let report = DrainReport::Failed("listing pods: forbidden".into());
-    toy.feed(Input::Drain {
-        node: "w1".into(),
-        attempt: 1,
-        report,
-    });
-    toy.run(60);
-    toy.assert_all_run(2);
-}

@@ -117,13 +117,36 @@ fn a_soft_reboot_is_tried_once() {
     };
     assert!(!soft);
 
-    let mut back = facts("A - -", "B~");
-    back.boot = "now+1".into();
-    let lost = step(on_the_way(State::Rebooting), &back, &News::None);
-    assert!(lost.record.soft_reboot_failed);
-    back.boot = "other".into();
-    let lost = step(on_the_way(State::Rebooting), &back, &News::None);
-    assert!(!lost.record.soft_reboot_failed);
+    // Staged again after one that led nowhere, the agent's memory lost or not; a full one led nowhere
+    // too, and says nothing of soft ones.
+    for (boot, forgets, softly) in [
+        ("now+1", false, false),
+        ("now+1", true, false),
+        ("other", false, true),
+        ("other", true, true),
+    ] {
+        let mut back = facts("A - -", "B~");
+        back.boot = boot.into();
+        let mut record = step(on_the_way(State::Rebooting), &back, &News::None).record;
+        assert_eq!(record.state, State::Staging);
+        let mut staged = facts("A B+~ -", &format!("B@{boot}~"));
+        staged.boot = boot.into();
+        if forgets {
+            let reported = Reported {
+                report: Some(report(&record)),
+                boot: Some(boot.into()),
+                booted: Some("A".into()),
+                staged: None,
+            };
+            record = Record::resume(reported, &staged);
+        }
+        let again = step(record, &staged, &News::None).record;
+        assert_eq!(again.state, State::Rebooting);
+        let Some(Effect::Unlock { soft, .. }) = confirmed(again, staged).effect else {
+            panic!("no unlock");
+        };
+        assert_eq!(soft, softly, "{boot}, forgets: {forgets}");
+    }
 }
 
 /// Soft reboots in a row, told apart by their numbers.

@@ -54,7 +54,6 @@ const ROWS: &str = "
     Draining | Dead | Staged | CancelDrain, Uncordon, Commit(Staged)
     Draining | Drained | Rebooting | Commit(Booted, slot)
     Draining | DrainLate | Staged | CancelDrain, Uncordon, Commit(Staged)
-    Draining | DrainFailed | Draining | StartDrain
     Draining | CordonLost | Cordoned | CancelDrain, Cordon
     Rebooting | Left | Leaving | Delete, Uncordon, Unlabel
     Rebooting | Revoked | Staging | Commit(Staged, slot)

@@ -8,8 +8,8 @@ use statig::{
 };
 
 use super::{
-    Attempt, Effect, Event, Facts, Host, News, Record, Report, State, StepName, Task, Trouble, due,
-    effect, event::REBOOT_DEADLINE, record::Outcome as Fate, report,
+    Attempt, Effect, Event, Facts, Host, News, Record, Report, Spec, State, StepName, Task, Trouble,
+    due, effect, event::REBOOT_DEADLINE, record::Outcome as Fate, report,
 };
 use crate::{Timestamp, time::Seconds};
 
@@ -379,6 +379,7 @@ impl Context<'_> {
         let (Some(spec), Some(view)) = (self.facts.wanted.spec(), self.facts.host.view()) else {
             return;
         };
+        self.record.soft_reboot_failed |= self.went_nowhere_softly();
         self.record.attempt = Some(Attempt {
             digest: spec.digest().to_owned(),
             boot: self.facts.boot.clone(),
@@ -389,6 +390,17 @@ impl Context<'_> {
         self.record.before = booted.map(|it| it.digest.clone());
         (self.record.settled, self.record.expected) = (false, true);
         self.record.begin(StepName::Unlocking, self.facts.now);
+    }
+
+    /// Did a soft reboot into the image that is wanted now lead nowhere? Told from the attempt alone,
+    /// which outlives the agent.
+    fn went_nowhere_softly(&self) -> bool {
+        let wanted = self.facts.wanted.spec().map(Spec::digest);
+        let before = self.record.attempt.as_ref();
+        let before = before.filter(|it| Some(it.digest.as_str()) == wanted);
+        before.is_some_and(|it| {
+            it.boot != self.facts.boot && same_kernel(&it.boot, &self.facts.boot)
+        })
     }
 
     fn fell_back(&mut self) {
@@ -406,9 +418,6 @@ impl Context<'_> {
             Fate::ThirdImage
         };
         self.record.outcome = self.record.expected.then_some(outcome);
-        let attempt = self.record.attempt.as_ref();
-        let softly = attempt.is_some_and(|it| same_kernel(&it.boot, &self.facts.boot));
-        self.record.soft_reboot_failed |= softly;
         self.record.expected = false;
     }
 

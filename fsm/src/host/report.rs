@@ -156,8 +156,9 @@ fn fell_back(record: &Record, facts: &Facts) -> Degraded {
     Degraded {
         reason: DegradedReason::FellBack,
         message: format!(
-            "the host booted {tried} and came back on {booted}; that image is not tried again until \
-             another one is wanted or a person asks for a retry"
+            "the host booted {tried} and is back on {booted}: a boot or a health check failed, or \
+             somebody rolled it back by hand; that image is not tried again until another one is \
+             wanted or a person asks for a retry"
         ),
     }
 }

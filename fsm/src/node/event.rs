@@ -39,8 +39,6 @@ pub enum Event {
     Drained,
     /// The drain took too long.
     DrainLate,
-    /// The drain ended without success.
-    DrainFailed,
     /// A slot holder is not cordoned (any more).
     CordonLost,
     /// A slot holder is cordoned.
@@ -61,7 +59,7 @@ pub enum Event {
 
 impl Event {
     /// All, the most urgent first.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 22] = [
         Self::Left,
         Self::Contested,
         Self::Retried,
@@ -76,7 +74,6 @@ impl Event {
         Self::Dead,
         Self::Drained,
         Self::DrainLate,
-        Self::DrainFailed,
         Self::CordonLost,
         Self::CordonSeen,
         Self::Unstaged,
@@ -106,10 +103,6 @@ impl Event {
             Self::Dead => facts.dead(),
             Self::Drained => drained(record, facts),
             Self::DrainLate => facts.drain_late(record),
-            Self::DrainFailed => matches!(
-                facts.drain.map(|drain| drain.stage),
-                Some(DrainStage::Failed { again }) if facts.past(again)
-            ),
             Self::CordonLost => record.slot.is_some() && !facts.cordoned(),
             Self::CordonSeen => record.slot.is_some() && facts.cordoned(),
             Self::Unstaged => !staged(record, facts),

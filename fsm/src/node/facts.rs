@@ -46,11 +46,6 @@ pub enum DrainStage {
     Running,
     /// Only what may stay is left.
     Done,
-    /// Ended without success; another attempt from then on.
-    Failed {
-        /// When.
-        again: Timestamp,
-    },
 }
 
 /// The pool's limits in time.

@@ -85,7 +85,6 @@ impl blocking::State<Machine> for State {
             (Self::Cordoned, E::CordonSeen) => Transition(Self::Draining),
             (Self::Cordoned | Self::Draining, E::Dead | E::Contested) => c.give_up(),
             (Self::Draining, E::CordonLost) => c.cordon_again(),
-            (Self::Draining, E::DrainFailed) => c.drain_again(),
             (Self::Draining, E::DrainLate) => c.drain_timed_out(),
             (Self::Draining, E::Drained) => c.approve(),
 
@@ -210,11 +209,6 @@ impl Context<'_, '_> {
     fn cordon_again(&mut self) -> Outcome<State> {
         self.record.attempt += 1;
         Transition(State::Cordoned)
-    }
-
-    fn drain_again(&mut self) -> Outcome<State> {
-        self.record.attempt += 1;
-        Handled
     }
 
     fn give_up(&mut self) -> Outcome<State> {

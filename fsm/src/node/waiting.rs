@@ -9,6 +9,8 @@ use super::{
 };
 use crate::{input::BlockedPod, names::PoolName, time::Seconds};
 
+/// The reason of a node whose drain waits for pods.
+pub(crate) const DRAIN: &str = "Drain";
 /// Pods named in one message.
 const PODS_NAMED: usize = 5;
 
@@ -93,7 +95,7 @@ impl WaitingOn {
             Self::Slot => "RebootSlot",
             Self::Paused => "Paused",
             Self::Cordon => "Cordon",
-            Self::Pods(_) => "Drain",
+            Self::Pods(_) => DRAIN,
             Self::Halted => "RolloutHalted",
             Self::NotReady => "NotReady",
             Self::MinReady(_) => "MinReady",

@@ -37,8 +37,6 @@ use crate::{
 };
 use entry::{Node, Pool};
 
-/// A drain that ended without success is started again after this.
-const DRAIN_AGAIN: Seconds = Seconds(10);
 /// More rounds than this for one input would be a circle.
 const MAX_ROUNDS: usize = 64;
 
@@ -170,7 +168,6 @@ impl Rollout {
     }
 
     fn take_drain(&mut self, name: NodeName, attempt: u32, report: DrainReport) {
-        let again = self.now + DRAIN_AGAIN;
         let Some(node) = self.nodes.get_mut(&name) else {
             return;
         };
@@ -183,7 +180,6 @@ impl Rollout {
                 node.pods.clear();
             }
             DrainReport::Pods(pods) => node.pods = pods,
-            DrainReport::Failed(_) => drain.stage = DrainStage::Failed { again },
         }
         self.dirty_nodes.insert(name);
     }

@@ -144,7 +144,7 @@ fn up_to_date(
     (Some(false), "RolloutInProgress", message)
 }
 
-/// `5/10 updated; 2 staging, 2 staged, 1 rebooting`
+/// `5/10 updated; 2 staging, 2 staged, 1 draining; w1 waiting for pod shop/a: …`
 fn breakdown(sum: &Sum) -> String {
     let counts = Bucket::NAMED.map(|(bucket, name)| (sum.count(bucket), name));
     let rest: Vec<String> = counts
@@ -152,12 +152,21 @@ fn breakdown(sum: &Sum) -> String {
         .filter(|(count, _)| *count > 0)
         .map(|(count, name)| format!("{count} {name}"))
         .collect();
-    format!(
-        "{}/{} updated; {}",
-        sum.count(Bucket::Updated),
-        sum.nodes(),
-        rest.join(", ")
-    )
+    let updated = sum.count(Bucket::Updated);
+    let counted = format!("{updated}/{} updated; {}", sum.nodes(), rest.join(", "));
+    match drains(sum) {
+        None => counted,
+        Some(waits) => format!("{counted}; {waits}"),
+    }
+}
+
+/// Drains that wait, each as its node's condition Waiting names it.
+fn drains(sum: &Sum) -> Option<String> {
+    let named = sum
+        .drain_waits
+        .iter()
+        .map(|(node, waits)| format!("{node} {waits}"));
+    (!sum.drain_waits.is_empty()).then(|| limited(named, sum.drain_waits.len(), "; "))
 }
 
 /// The most urgent reason, and a message that names every problem.

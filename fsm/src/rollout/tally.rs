@@ -8,6 +8,7 @@ use crate::{
     node::{
         self, DrainStage, Facts, Record, State, Wanted,
         health::{self, Problem},
+        waiting,
     },
     pool::{Bucket, Tally},
     time::{Seconds, Timestamp},
@@ -128,6 +129,12 @@ impl Rollout {
             problem: problem
                 .filter(|_| !left || node.hold.is_some())
                 .map(|problem| problem.text.clone()),
+            drain_waits: node
+                .bootc
+                .as_ref()
+                .and_then(|bootc| bootc.waiting.as_ref())
+                .filter(|it| it.waiting && it.reason == waiting::DRAIN && !left)
+                .map(|it| it.message.clone()),
             rivals: place.rivals_of(place.owner.as_ref().map(|owner| &owner.pool)),
         }
     }
@@ -175,6 +182,7 @@ fn bystander(node: &Node, place: &Place, pool: &PoolName) -> Tally {
         unavailable: false,
         owned: cordoned_by == Some(pool),
         problem: None,
+        drain_waits: None,
         rivals: place.rivals_of(Some(pool)),
     }
 }
