@@ -60,6 +60,8 @@ pub struct Config {
     pub scheduler: bool,
     /// An audit policy in YAML; its events are read with [`ControlPlane::audit`].
     pub audit_policy: Option<String>,
+    /// Further flags of etcd.
+    pub etcd_flags: Vec<String>,
     /// Further flags of kube-apiserver.
     pub api_server_flags: Vec<String>,
     /// Further flags of kube-controller-manager.

@@ -29,7 +29,10 @@ pub(super) fn programs(
         dir: dir.to_path_buf(),
     };
     let mut programs = BTreeMap::from([
-        (Component::Etcd, program("etcd", etcd(addresses, dir))),
+        (
+            Component::Etcd,
+            program("etcd", etcd(config, addresses, dir)),
+        ),
         (
             Component::ApiServer,
             program("kube-apiserver", api_server(config, addresses, dir)?),
@@ -50,9 +53,9 @@ pub(super) fn programs(
     Ok(programs)
 }
 
-fn etcd(addresses: &Addresses, dir: &Path) -> Vec<String> {
+fn etcd(config: &Config, addresses: &Addresses, dir: &Path) -> Vec<String> {
     let (client, peer) = addresses.etcd;
-    vec![
+    let flags = vec![
         format!("--data-dir={}", dir.join("etcd").display()),
         format!("--listen-client-urls=http://127.0.0.1:{client}"),
         format!("--advertise-client-urls=http://127.0.0.1:{client}"),
@@ -62,7 +65,9 @@ fn etcd(addresses: &Addresses, dir: &Path) -> Vec<String> {
         // Nothing outlives a power failure of this machine anyway.
         "--unsafe-no-fsync".to_owned(),
         "--log-level=warn".to_owned(),
-    ]
+    ];
+    let further = config.etcd_flags.iter().cloned();
+    flags.into_iter().chain(further).collect()
 }
 
 fn api_server(config: &Config, addresses: &Addresses, dir: &Path) -> Result<Vec<String>> {
