@@ -61,7 +61,7 @@ enum Verb {
     #[command(hide = true)]
     Enter {
         #[arg(long)]
-        pid: u32,
+        mounts: PathBuf,
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
@@ -108,6 +108,8 @@ fn run(verb: Verb) -> Result<i32> {
             cgroup_v1,
         } => boot::become_init(&Paths { directory }, &boot_id, &cgroup_v1)
             .map(|never| match never {}),
-        Verb::Enter { pid, command } => enter::enter(pid, &command).map(|never| match never {}),
+        Verb::Enter { mounts, command } => {
+            enter::enter(&mounts, &command).map(|never| match never {})
+        }
     }
 }

@@ -1,7 +1,9 @@
 //! Running a command in a host, as `ssh` would.
 
 use std::fs::File;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _, parent_id};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -9,6 +11,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::chdir;
+use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::HELPER;
 use crate::host::Host;
@@ -22,20 +25,20 @@ const BY_SIGNAL: i32 = 128;
 /// A process cannot move into a PID namespace, only its children: so this
 /// enters all but the mounts and starts `bed-host enter`, which does the rest.
 pub(crate) fn exec(host: &Host, arguments: &[String]) -> Result<i32> {
-    let pid = host.init()?.pid();
-    for (name, kind) in [
-        ("pid", CloneFlags::CLONE_NEWPID),
-        ("uts", CloneFlags::CLONE_NEWUTS),
-        ("ipc", CloneFlags::CLONE_NEWIPC),
-        ("net", CloneFlags::CLONE_NEWNET),
-        ("cgroup", CloneFlags::CLONE_NEWCGROUP),
-    ] {
-        setns(namespace(pid, name)?, kind)
-            .with_context(|| format!("cannot enter the host's {name} namespace"))?;
-    }
+    let init = host.init()?;
+    let kinds = CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWCGROUP;
+    setns(&init, kinds).context("cannot enter the host's namespaces")?;
+    // Only now: what we have open is the host's for as long as we have it.
+    let mounts = init.mounts()?;
+    fcntl_setfd(&mounts, FdFlags::empty()).context("cannot hand the host's mounts down")?;
+    let mounts = format!("/proc/self/fd/{}", mounts.as_raw_fd());
     let status = Command::new("/proc/self/exe")
         .arg0(HELPER)
-        .args(["enter", "--pid", &pid.to_string(), "--"])
+        .args(["enter", "--mounts", &mounts, "--"])
         .args(arguments)
         .status()
         .context("cannot run in the host")?;
@@ -43,16 +46,16 @@ pub(crate) fn exec(host: &Host, arguments: &[String]) -> Result<i32> {
     Ok(status.code().or_else(by_signal).unwrap_or(NOT_ENTERED))
 }
 
-/// Enters the mounts of process `pid` and becomes the command.
-pub(crate) fn enter(pid: u32, arguments: &[String]) -> Result<std::convert::Infallible> {
+/// Enters this mount namespace and becomes the command.
+pub(crate) fn enter(mounts: &Path, arguments: &[String]) -> Result<std::convert::Infallible> {
     // Else an interrupted test would leave its command in the host, and the
     // host's shutdown would wait for it.
     set_pdeathsig(Signal::SIGKILL)?;
     if parent_id() != 0 {
         bail!("not called from outside of a host");
     }
-    setns(namespace(pid, "mnt")?, CloneFlags::CLONE_NEWNS)
-        .context("cannot enter the host's mounts")?;
+    let mounts = File::open(mounts).context("the host's mounts were not handed down")?;
+    setns(mounts, CloneFlags::CLONE_NEWNS).context("cannot enter the host's mounts")?;
     chdir("/")?;
     let Some((program, rest)) = arguments.split_first() else {
         bail!("no command was given");
@@ -68,9 +71,4 @@ pub(crate) fn enter(pid: u32, arguments: &[String]) -> Result<std::convert::Infa
         .env("TERM", terminal)
         .exec();
     Err(error).with_context(|| format!("cannot run {program} in the host"))
-}
-
-fn namespace(pid: u32, name: &str) -> Result<File> {
-    let path = format!("/proc/{pid}/ns/{name}");
-    File::open(&path).with_context(|| format!("the host is gone: no {path}"))
 }

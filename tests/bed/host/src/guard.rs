@@ -1,34 +1,67 @@
 //! The guard before anything that could hit the machine instead of a host.
 //!
 //! Hosts of the bed share the machine's kernel. A reboot, a kill or an entry
-//! that goes astray would be the machine's, so each checks its target here first.
+//! that goes astray would be the machine's, so each checks its target here first,
+//! and then uses what was checked: process ids are given out again.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// Directory in a host's `/run` by which it is known to be a host of the bed.
 pub(crate) const MARK: &str = "run/bed-host";
 
-/// The PID 1 of a host that runs, checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The PID 1 of a host that runs, checked. What is done by way of it reaches
+/// that process or, once it has ended, none.
+#[derive(Debug)]
 pub struct Init {
     pid: u32,
+    process: OwnedFd,
 }
 
 impl Init {
-    /// Its process id on the machine.
-    #[must_use]
-    pub fn pid(self) -> u32 {
-        self.pid
+    /// Kills it, and with it all of its host.
+    pub fn kill(&self) -> Result<()> {
+        pidfd_send_signal(&self.process, Signal::KILL).context("cannot kill the host's PID 1")
+    }
+
+    /// Fails once it has ended.
+    fn lives(&self) -> Result<()> {
+        let mut watched = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut watched, PollTimeout::ZERO)? {
+            0 => Ok(()),
+            _ => bail!("the host's PID 1 has ended"),
+        }
+    }
+
+    /// Its mount namespace.
+    pub(crate) fn mounts(&self) -> Result<File> {
+        let path = format!("/proc/{}/ns/mnt", self.pid);
+        let mounts = File::open(&path).with_context(|| gone(&path))?;
+        // It lives now, so its id was nobody else's when that was opened.
+        self.lives()?;
+        Ok(mounts)
+    }
+}
+
+/// As a process file descriptor, by which namespaces are entered.
+impl AsFd for Init {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.process.as_fd()
     }
 }
 
 /// Refuses unless process `pid` is PID 1 of a PID namespace other than ours
 /// and its root carries the mark of the bed's host called `name`.
 pub fn assert_bed_host_init(pid: u32, name: &str) -> Result<Init> {
+    // Taken before the checks: were the id another process's meanwhile, those
+    // would look at that one, and this would still be the one that has ended.
+    let process = open(pid)?;
     if namespace(&pid.to_string())? == namespace("self")? {
         bail!("process {pid} is in our own PID namespace, so it is no host of the bed");
     }
@@ -40,7 +73,15 @@ pub fn assert_bed_host_init(pid: u32, name: &str) -> Result<Init> {
     if marked.trim() != name {
         bail!("process {pid} is PID 1 of {}, not of {name}", marked.trim());
     }
-    Ok(Init { pid })
+    Ok(Init { pid, process })
+}
+
+fn open(pid: u32) -> Result<OwnedFd> {
+    let id = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let opened = id.map(|id| pidfd_open(id, PidfdFlags::empty()));
+    opened
+        .with_context(|| format!("{pid} is no process id"))?
+        .with_context(|| gone(&format!("/proc/{pid}")))
 }
 
 fn namespace(process: &str) -> Result<PathBuf> {
@@ -99,5 +140,26 @@ mod tests {
     #[test]
     fn a_process_that_is_gone_is_refused() {
         assert!(assert_bed_host_init(u32::MAX, "h1").is_err());
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        let error = assert_bed_host_init(child.id(), "h1").unwrap_err();
+        assert!(error.to_string().contains("no running host"), "{error}");
+    }
+
+    #[test]
+    fn what_was_checked_is_never_another_process() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("600")
+            .spawn()
+            .unwrap();
+        let init = Init {
+            pid: child.id(),
+            process: open(child.id()).unwrap(),
+        };
+        init.lives().unwrap();
+        init.kill().unwrap();
+        child.wait().unwrap();
+        assert!(init.lives().is_err() && init.mounts().is_err());
+        assert!(init.kill().is_err(), "a dead process was killed again");
     }
 }

@@ -10,13 +10,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use crate::HELPER;
 use crate::boots::{self, Boot};
 use crate::config::{HostConfig, Paths};
 use crate::guard::{Init, assert_bed_host_init};
+use crate::network;
 
 /// How often something that has no event is looked at.
 const TICK: Duration = Duration::from_millis(20);
@@ -159,15 +158,20 @@ impl Host {
     }
 
     fn kill(&self) -> Result<()> {
-        let init = self.init()?;
-        let pid = Pid::from_raw(i32::try_from(init.pid())?);
-        kill(pid, Signal::SIGKILL).with_context(|| format!("cannot kill process {pid}"))
+        self.init()?.kill()
     }
 
     /// How long it takes from power on to its system, at each boot from now on.
     pub fn set_boot_delay(&self, delay: Duration) -> Result<()> {
         fs::write(self.paths.boot_delay(), delay.as_secs_f64().to_string())?;
         Ok(())
+    }
+
+    /// Pulls its network cable out, or plugs it in; it must have power.
+    pub fn plug_cable(&self, is_in: bool) -> Result<()> {
+        let config = self.config()?;
+        let network = config.network.context("the host has no network")?;
+        network::plug(&network, &config.base, is_in)
     }
 
     /// Waits until it is off.

@@ -55,6 +55,17 @@ fn wire(ip: &Ip, network: &Network) -> Result<()> {
     ip.run(cluster, &format!("route replace {pods} via {address}"))
 }
 
+/// Pulls a host's cable out, or plugs it in again: neither the host nor its
+/// boots have a part in it.
+pub(crate) fn plug(network: &Network, base: &Path, is_in: bool) -> Result<()> {
+    let state = if is_in { "up" } else { "down" };
+    let cable = cable_name(network.address);
+    Ip::of(base)?.run(
+        Some(&network.namespace),
+        &format!("link set {cable} {state}"),
+    )
+}
+
 /// The name of the cable's end at the bridge: unique in a cluster, short
 /// enough for the kernel (15 bytes), and the bed's mark.
 fn cable_name(address: Ipv4Addr) -> String {
