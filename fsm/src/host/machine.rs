@@ -8,8 +8,8 @@ use statig::{
 };
 
 use super::{
-    Attempt, Effect, Event, Facts, Host, News, Record, Report, Spec, State, StepName, Task, Trouble,
-    due, effect, event::REBOOT_DEADLINE, record::Outcome as Fate, report,
+    Attempt, Effect, Event, Facts, Host, News, Record, Report, Spec, State, StepName, Task,
+    Trouble, due, effect, event::REBOOT_DEADLINE, record::Outcome as Fate, report,
 };
 use crate::{Timestamp, time::Seconds};
 
@@ -398,9 +398,8 @@ impl Context<'_> {
         let wanted = self.facts.wanted.spec().map(Spec::digest);
         let before = self.record.attempt.as_ref();
         let before = before.filter(|it| Some(it.digest.as_str()) == wanted);
-        before.is_some_and(|it| {
-            it.boot != self.facts.boot && same_kernel(&it.boot, &self.facts.boot)
-        })
+        before
+            .is_some_and(|it| it.boot != self.facts.boot && same_kernel(&it.boot, &self.facts.boot))
     }
 
     fn fell_back(&mut self) {
