@@ -321,3 +321,33 @@ fn a_journal_replayed_gives_the_same_commands() {
         assert_eq!(again, *commands);
     }
 }
+
+/// Pools that were made together must not ask their registry together for ever.
+#[test]
+fn tags_are_asked_again_after_the_interval_and_a_part_of_it_that_differs_by_pool() {
+    let mut toy = Toy::new(0, 1);
+    let digest = image(1).digest().to_owned();
+    toy.tags.insert("registry.test/os:1".into(), Ok(digest));
+    for n in 0..20 {
+        let mut spec = toy::pool_spec(image(1));
+        spec.image = tag("1");
+        toy.add_pool(&format!("pool-{n}"), spec);
+    }
+    let before = toy.now;
+    toy.settle();
+    let interval = i64::from(fsm::Config::default().tag_interval.0);
+    let waits: std::collections::BTreeSet<i64> = (0..20)
+        .map(|n| {
+            let pool = &toy.pools[&PoolName::from(format!("pool-{n}"))];
+            let next = pool.status.as_ref().unwrap().next_tag_resolution.unwrap();
+            next.since(before) / 1000
+        })
+        .collect();
+    let asked_within = toy.now.since(before) / 1000 + 1;
+    let latest = interval * 11 / 10 + asked_within;
+    assert!(
+        waits.first() >= Some(&(interval - 1)) && waits.last() <= Some(&latest),
+        "{waits:?} around {interval}"
+    );
+    assert!(waits.len() > 10, "{waits:?}");
+}

@@ -74,6 +74,16 @@ fn the_end_of_a_wait_is_said_at_once() {
     toy.pass(6);
     assert!(waits(&toy), "a wait of more than five seconds is shown");
     let shown = toy.now;
+    let message = |toy: &Toy| toy.status().up_to_date.map(|it| it.message);
+    toy.pass(2);
+    assert_eq!(
+        message(&toy).as_deref(),
+        Some(
+            "0/1 updated; 1 draining; w1 waiting for pod shop/web: PodDisruptionBudget shop/web \
+             allows 0 disruptions"
+        ),
+        "the pool names it too"
+    );
     toy.unblock("w1");
     toy.settle();
     assert!(!waits(&toy), "{:?}", toy.log);

@@ -8,12 +8,13 @@ use crate::{
     node::{
         self, DrainStage, Facts, Record, State, Wanted,
         health::{self, Problem},
-        waiting,
     },
     pool::{Bucket, Tally},
     time::{Seconds, Timestamp},
 };
 
+/// The reason of the condition Waiting while a drain waits for pods.
+const DRAIN_WAITS: &str = "Drain";
 /// A drain that runs longer is told of.
 const SLOW_DRAIN: Seconds = Seconds(300);
 
@@ -133,7 +134,7 @@ impl Rollout {
                 .bootc
                 .as_ref()
                 .and_then(|bootc| bootc.waiting.as_ref())
-                .filter(|it| it.waiting && it.reason == waiting::DRAIN && !left)
+                .filter(|it| it.waiting && it.reason == DRAIN_WAITS && !left)
                 .map(|it| it.message.clone()),
             rivals: place.rivals_of(place.owner.as_ref().map(|owner| &owner.pool)),
         }
