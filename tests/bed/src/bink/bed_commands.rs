@@ -8,7 +8,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::commands::{ask, host};
-use super::options::{Bed, Power};
+use super::options::{Bed, Cable, Power};
 
 pub(crate) fn run(cluster: &str, command: Bed) -> Result<()> {
     match command {
@@ -21,6 +21,8 @@ pub(crate) fn run(cluster: &str, command: Bed) -> Result<()> {
         Bed::Power(Power::Cut { node }) => host(cluster, &node)?.cut_power(),
         Bed::Power(Power::Off { node }) => host(cluster, &node)?.pull_plug(),
         Bed::Power(Power::On { node }) => ask(cluster, &Request::PowerOn { name: node }),
+        Bed::Cable(Cable::Pull { node }) => cable(cluster, node.as_deref(), false),
+        Bed::Cable(Cable::Plug { node }) => cable(cluster, node.as_deref(), true),
         Bed::BootDelay { node, delay } => host(cluster, &node)?.set_boot_delay(delay.into()),
         Bed::RegistryAuth => {
             println!("Registry: {}", network::protected_registry());
@@ -38,6 +40,13 @@ pub(crate) fn run(cluster: &str, command: Bed) -> Result<()> {
         }
         Bed::RunCluster { spec } => supervisor::run(&spec),
         Bed::RunRegistry => registry::run(),
+    }
+}
+
+fn cable(cluster: &str, node: Option<&str>, is_in: bool) -> Result<()> {
+    match node {
+        Some(node) => host(cluster, node)?.plug_cable(is_in),
+        None => ask(cluster, &Request::Registry { is_in }),
     }
 }
 

@@ -200,6 +200,9 @@ pub(crate) enum Bed {
     /// The power of a host
     #[command(subcommand)]
     Power(Power),
+    /// The cables of a cluster
+    #[command(subcommand)]
+    Cable(Cable),
     /// Let a host take that long from power on to its system, at each boot
     BootDelay {
         /// The node
@@ -226,6 +229,21 @@ pub(crate) enum Bed {
     RunCluster { spec: String },
     #[command(hide = true)]
     RunRegistry,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cable {
+    /// Pull one out: nothing goes through, not even what has begun
+    Pull {
+        /// The node; without one: the registry, which is away from this
+        /// cluster alone
+        node: Option<String>,
+    },
+    /// Plug it in again
+    Plug {
+        /// The node, or the registry
+        node: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -283,6 +301,8 @@ mod tests {
             "bink api expose -k x -n node1",
             "bink -c c registry info",
             "bink bed control-plane freeze api-server",
+            "bink -c c bed cable pull n",
+            "bink -c c bed cable plug",
             "bink -c c bed audit-log",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));

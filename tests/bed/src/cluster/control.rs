@@ -32,6 +32,11 @@ pub enum Request {
         /// The node.
         name: String,
     },
+    /// Pull the registry's cable out, or plug it in again.
+    Registry {
+        /// Plugged in.
+        is_in: bool,
+    },
     /// Do something to the control plane.
     ControlPlane {
         /// To which part of it.

@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::control::{self, Action, NodeSpec, Reply, Request};
 use super::dns;
-use super::forward::{self, Stay};
+use super::forward::{self, Gate, Stay};
 use super::hosts::{Common, Hosts};
 use super::network;
 use super::state::{State, check_name};
@@ -91,7 +91,7 @@ impl Spec {
 /// Builds and fetches what is missing: minutes the first time, else nothing.
 pub fn build() -> Result<Built> {
     Ok(Built {
-        bin: parts::ensure(&Part::ALL)?,
+        bin: parts::ensure(&Part::CLUSTER)?,
         base: bed_host::base::tree(&paths::bed()?)?,
         bootc: cargo::static_program("bed-bootc", "bootc")?,
     })
@@ -135,13 +135,10 @@ fn hold(spec: &Spec, handshake: &mut Handshake) -> Result<()> {
     // From here on this thread is in the cluster's network; `machine` stays.
     let machine = Stay::here(pass_to_registry)?;
     enter_network(built)?;
-    machine.give([
-        bind(SocketAddrV4::new(network::REGISTRY, network::REGISTRY_PORT))?,
-        bind(SocketAddrV4::new(
-            network::REGISTRY,
-            network::PROTECTED_PORT,
-        ))?,
-    ])?;
+    let (registry_gate, gate) = watch::channel(true);
+    let doors = [network::REGISTRY_PORT, network::PROTECTED_PORT];
+    let [everybody, protected] = doors.map(|port| bind(SocketAddrV4::new(network::REGISTRY, port)));
+    machine.give(([everybody?, protected?], gate))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -150,7 +147,7 @@ fn hold(spec: &Spec, handshake: &mut Handshake) -> Result<()> {
         tokio::select! {
             ended = detached::termination() => ended,
             ended = owner_is_gone(spec.owner) => ended,
-            ended = Cluster::serve(spec, built, &dir, api, handshake) => ended,
+            ended = Cluster::serve(spec, built, &dir, api, registry_gate, handshake) => ended,
         }
     })
 }
@@ -179,20 +176,20 @@ fn bind(address: SocketAddrV4) -> Result<TcpListener> {
 
 /// Passes connections of hosts and pods on to the two doors of the machine's
 /// registry, wherever that is at the moment.
-async fn pass_to_registry([everybody, protected]: [TcpListener; 2]) {
+async fn pass_to_registry(([everybody, protected], gate): ([TcpListener; 2], Gate)) {
     tokio::join!(
-        pass_to(everybody, |running| running.port),
-        pass_to(protected, |running| running.protected),
+        pass_to(everybody, gate.clone(), |running| running.port),
+        pass_to(protected, gate, |running| running.protected),
     );
 }
 
-async fn pass_to(listener: TcpListener, port: impl Fn(&registry::Running) -> u16) {
+async fn pass_to(listener: TcpListener, gate: Gate, port: impl Fn(&registry::Running) -> u16) {
     let target = || {
         let running = registry::find().ok().flatten()?;
         Some(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port(&running)))
     };
     match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => forward::forward(listener, target).await,
+        Ok(listener) => forward::forward(listener, target, gate).await,
         Err(error) => progress::say(format_args!("hosts cannot reach the registry: {error}")),
     }
 }
@@ -223,6 +220,8 @@ async fn owner_is_gone(owner: Option<Mark>) -> Result<()> {
 struct Cluster {
     hosts: Hosts,
     control_plane: ControlPlane,
+    /// Closed, the registry is out of reach for hosts and pods.
+    registry: watch::Sender<bool>,
 }
 
 impl Cluster {
@@ -232,14 +231,19 @@ impl Cluster {
         built: &Built,
         dir: &RunDir,
         api: TcpListener,
+        registry: watch::Sender<bool>,
         handshake: &mut Handshake,
     ) -> Result<()> {
         let port = api.local_addr()?.port();
         let api = tokio::net::TcpListener::from_std(api)?;
         let gateway = SocketAddrV4::new(network::GATEWAY, network::API_PORT);
-        tokio::spawn(forward::forward(api, move || Some(gateway)));
+        tokio::spawn(forward::forward(
+            api,
+            move || Some(gateway),
+            forward::open(),
+        ));
         tokio::spawn(dns::serve(dns::bind().await?));
-        let mut cluster = Self::start(spec, built, dir, port).await?;
+        let mut cluster = Self::start(spec, built, dir, port, registry).await?;
         cluster
             .hosts
             .add(&spec.node, &cluster.control_plane)
@@ -253,7 +257,13 @@ impl Cluster {
         }
     }
 
-    async fn start(spec: &Spec, built: &Built, dir: &RunDir, port: u16) -> Result<Self> {
+    async fn start(
+        spec: &Spec,
+        built: &Built,
+        dir: &RunDir,
+        port: u16,
+        registry: watch::Sender<bool>,
+    ) -> Result<Self> {
         let name = control_plane_dir(&spec.name);
         let config = control_plane::Config {
             audit_policy: Some(AUDIT.to_owned()),
@@ -289,6 +299,7 @@ impl Cluster {
         Ok(Self {
             hosts,
             control_plane,
+            registry,
         })
     }
 
@@ -325,6 +336,10 @@ impl Cluster {
             Request::AddNode(spec) => self.hosts.add(&spec, &self.control_plane).await,
             Request::RemoveNode { name } => self.hosts.remove(&name).await,
             Request::PowerOn { name } => self.hosts.power_on(&name),
+            Request::Registry { is_in } => {
+                self.registry.send_replace(is_in);
+                Ok(())
+            }
             Request::ControlPlane { component, action } => match action {
                 Action::Stop => self.control_plane.stop(component).await,
                 Action::Kill => self.control_plane.kill(component),
