@@ -23,6 +23,10 @@ fn every_part_builds_and_knows_its_version() {
         assert_eq!(says(&bin, name, "--version"), "Kubernetes v1.36.3\n");
     }
     assert!(says(&bin, "containerd", "--version").contains("2.3.7"));
+    assert_eq!(
+        says(&bin, "collector", "--version"),
+        "collector version 0.128.0\n"
+    );
     assert!(
         says(&bin, "runc", "--version").contains("libseccomp: 2."),
         "runc has no seccomp"

@@ -24,11 +24,24 @@ pub enum Part {
     Cni,
     /// What runs in pods: `pause` and `web`.
     Workload,
+    /// The OpenTelemetry Collector, writing what it gets to files.
+    Collector,
 }
 
 impl Part {
     /// Every part.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
+        Self::Workload,
+        Self::Collector,
+        Self::Registry,
+        Self::Cni,
+        Self::Runc,
+        Self::Containerd,
+        Self::Kubernetes,
+    ];
+
+    /// Those that a cluster with hosts is made of.
+    pub const CLUSTER: [Self; 6] = [
         Self::Workload,
         Self::Registry,
         Self::Cni,
@@ -45,6 +58,7 @@ impl Part {
             Self::Runc => &RUNC,
             Self::Cni => &CNI,
             Self::Workload => &WORKLOAD,
+            Self::Collector => &COLLECTOR,
         }
     }
 }
@@ -145,6 +159,16 @@ const WORKLOAD: Recipe = Recipe {
     cgo: false,
 };
 
+const COLLECTOR: Recipe = Recipe {
+    source: "collector",
+    packages: &["."],
+    outputs: &["collector"],
+    links: &[],
+    tags: "",
+    ldflags: "-s -w -X main.version=0.128.0",
+    cgo: false,
+};
+
 impl Recipe {
     /// Every name that must be in `bin`.
     pub(super) fn programs(&self) -> impl Iterator<Item = &'static str> {
@@ -212,6 +236,10 @@ mod tests {
             (
                 Part::Containerd,
                 format!("containerd/v2 v{}\n", version(Part::Containerd)),
+            ),
+            (
+                Part::Collector,
+                format!("collector/otelcol v{}\n", version(Part::Collector)),
             ),
         ] {
             assert!(
