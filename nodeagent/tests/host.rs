@@ -10,10 +10,13 @@
 
 use std::{fs, pin::pin, sync::Arc, time::Duration};
 
-use fsm::host::{Auth, Lock, Progress, Task, Unit};
+use fsm::host::{Auth, Effect, Host as HostFact, Lock, News, Progress, Task, Unit};
+use futures::future::join_all;
 use nodeagent::{
+    api::Server,
     auth,
     bootc::{self, Bootc, ReadError},
+    hands::Hands,
     host::{CommandError, Host, last_words},
     unit::{STEP_UNIT, Stage, Systemd},
     watch::HostWatch,
@@ -203,6 +206,55 @@ async fn a_step_that_is_refused_has_no_words_of_another_run() {
     let words = refused.unwrap_err().to_string();
     assert!(words.contains("already loaded"), "{words}");
     assert!(!words.contains("words of another run"), "{words}");
+}
+
+/// What was decided before another agent's step ended does not hold any more: whatever changes the
+/// host only waits for that end, and the host is read again.
+#[tokio::test]
+async fn nothing_is_laid_over_a_step_that_another_agent_left() {
+    let image = || B.to_owned();
+    let effects = [
+        Effect::Stage {
+            image: image(),
+            lock: Lock::TwoSteps,
+            sigpolicy: false,
+            progress: false,
+        },
+        Effect::Lock { image: image() },
+        Effect::Unlock {
+            image: image(),
+            soft: false,
+        },
+        Effect::Unprepare { image: image() },
+        Effect::Settle { image: image() },
+        Effect::Unstage { image: image() },
+        Effect::Reboot {
+            image: image(),
+            soft: false,
+        },
+    ];
+    join_all(effects.map(only_waits)).await;
+}
+
+async fn only_waits(effect: Effect) {
+    let host = host();
+    host.set("state/staged", &format!("{B} sha256:bb commit 1 true"));
+    let hands = Hands::new(host.host(), unreachable());
+    leave_step(&host);
+    let mut doing = pin!(hands.carry_out(effect.clone()));
+    assert!(timeout(SOON / 10, &mut doing).await.is_err(), "{effect:?}");
+    host.clear_units();
+    let sighting = timeout(SOON, doing).await.unwrap();
+    assert_eq!(sighting.news, News::None, "{effect:?}");
+    assert!(matches!(sighting.host, Some(HostFact::Seen(_))));
+    assert_eq!(host.log(), [""; 0], "{effect:?}");
+    assert_eq!(host.boots(), 0, "{effect:?}");
+}
+
+/// An API server that is not there.
+fn unreachable() -> Server {
+    let config = kube::Config::new("http://127.0.0.1:9".parse().unwrap());
+    Server::new(config, "n").unwrap()
 }
 
 /// How the pull of B ended.

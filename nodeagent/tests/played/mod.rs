@@ -138,12 +138,23 @@ impl PlayedHost {
         self.get("boots").parse().unwrap_or_default()
     }
 
-    /// The commands that were run on it, but for questions.
+    /// The commands that were run on it.
+    pub(crate) fn commands(&self) -> Vec<String> {
+        self.get("log").lines().map(str::to_owned).collect()
+    }
+
+    /// The same, but for questions, and for units, whose commands are there themselves.
     pub(crate) fn log(&self) -> Vec<String> {
-        let log = self.get("log");
-        let deeds = log.lines().filter(|line| {
-            !line.contains("--help") && !line.contains(" status ") && !line.contains("reset-failed")
-        });
-        deeds.map(str::to_owned).collect()
+        let mut deeds = self.commands();
+        let others = [
+            "--help",
+            " status ",
+            " show ",
+            "reset-failed",
+            "systemd-run ",
+            "journalctl ",
+        ];
+        deeds.retain(|line| !others.iter().any(|it| line.contains(it)));
+        deeds
     }
 }

@@ -290,26 +290,40 @@ async fn killed_before_the_reboot(suite: Arc<Suite>) -> Result<()> {
     Ok(())
 }
 
-/// Nothing is written while nothing happens, however often the host is looked at.
+/// Nothing is written while nothing happens, however often the host is looked at; and nothing is
+/// run there but that look.
 async fn steady(suite: Arc<Suite>) -> Result<()> {
     let bench = Bench::new(suite, "steady").await?;
     let second = Duration::from_secs(1);
     bench
         .agent_that_polls(second, async {
             bench.says("Idle Healthy").await?;
+            // What it still has to look at after its start.
+            sleep(second).await;
             let before = bench.node().await?.metadata.resource_version;
+            let commands = bench.host.commands().len();
             sleep(4 * second).await;
             let after = bench.node().await?.metadata.resource_version;
             ensure!(before == after, "written while steady");
+            let commands = bench.host.commands().split_off(commands);
+            let looks = commands.iter().filter(|it| it.starts_with("bootc status "));
+            let looks = looks.count();
+            ensure!(
+                looks == commands.len() && (2..=5).contains(&looks),
+                "run in four polls: {commands:?}"
+            );
             Ok(())
         })
         .await?;
-    // Nor by the next agent in the same state.
+    // Nor by the next agent in the same state, which runs nothing at all without a poll.
     let before = bench.node().await?.metadata.resource_version;
     bench
-        .agent_that_polls(second, async {
+        .agent(async {
             sleep(2 * second).await;
+            let commands = bench.host.commands();
+            sleep(3 * second).await;
             ensure!(before == bench.node().await?.metadata.resource_version);
+            ensure!(commands == bench.host.commands(), "run without a reason");
             Ok(())
         })
         .await
