@@ -55,7 +55,18 @@ pub fn problem(record: &Record, facts: &Facts<'_>, refused: Option<&str>) -> Opt
         let text = "the agent has not reported on the last change for 10 minutes: is its pod running on the node?";
         return found("AgentSilent", text.to_owned());
     }
-    refused.and_then(|text| found("WriteRefused", text.to_owned()))
+    refused.map(Problem::refused)
+}
+
+impl Problem {
+    /// What the API server says against our last write.
+    #[must_use]
+    pub fn refused(text: &str) -> Self {
+        Self {
+            label: "WriteRefused",
+            text: text.to_owned(),
+        }
+    }
 }
 
 /// Why a slot holder counts against its pool, if it does.

@@ -7,7 +7,7 @@ use crate::{
     image::Image,
     input::BlockedPod,
     names::PoolName,
-    node::{Drain, DrainStage, Hop, Record, State},
+    node::{Drain, DrainStage, Hop, Record, State, waiting::Wait},
     pool::Sum,
     time::Timestamp,
     view::{BootcNodeView, ImageRef, Kept, NodeView, PoolStatus, PoolView, SecretRef, Waiting},
@@ -41,6 +41,8 @@ pub(super) struct Node {
     pub(super) counted_by: BTreeSet<PoolName>,
     pub(super) timer: Option<Timestamp>,
     pub(super) waiting: WaitingState,
+    /// What it waits for, shown or not.
+    pub(super) waits: Option<Wait>,
 }
 
 /// A decision under way.
@@ -88,8 +90,6 @@ pub(super) struct Repeat {
 pub(super) struct WaitingState {
     pub(super) in_flight: Option<Waiting>,
     pub(super) last: Option<Timestamp>,
-    /// The reason for which the node waits, and since when.
-    pub(super) reason: Option<(&'static str, Timestamp)>,
 }
 
 impl Node {

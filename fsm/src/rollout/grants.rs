@@ -26,14 +26,15 @@ pub(super) struct ControlPlane {
 
 impl ControlPlane {
     /// May this node go down, as far as the control plane is concerned?
-    fn allows(&self, name: &NodeName) -> bool {
+    pub(super) fn allows(&self, name: &NodeName) -> bool {
         let others = |set: &BTreeSet<NodeName>| set.iter().any(|other| other != name);
         !self.members.contains(name) || !(others(&self.holders) || others(&self.down))
     }
 }
 
 impl Rollout {
-    /// Notes a node's part in the control plane; where that changed, all pools are asked again.
+    /// Notes a node's part in the control plane; where that changed, all pools are asked again, and
+    /// the rest of it is looked at: what that waits for may be another now.
     pub(super) fn count_control_plane(&mut self, name: &NodeName, node: &Node) {
         let is = node.view.as_ref().is_some_and(|view| view.control_plane);
         let down = node
@@ -48,6 +49,7 @@ impl Rollout {
         ];
         if changed.contains(&true) {
             self.dirty_pools.extend(self.pools.keys().cloned());
+            self.dirty_nodes.extend(self.control_plane.members.iter().cloned());
         }
     }
 

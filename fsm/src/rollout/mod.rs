@@ -31,7 +31,7 @@ use crate::{
     command::Command,
     input::{DrainReport, Input},
     names::{NodeName, PoolName},
-    node::{DrainStage, Record},
+    node::{DrainStage, Record, waiting::Wait},
     pool::Sum,
     time::{Seconds, Timestamp},
 };
@@ -108,6 +108,18 @@ impl Rollout {
     #[must_use]
     pub fn record(&self, node: &NodeName) -> Option<&Record> {
         self.nodes.get(node)?.record.as_ref()
+    }
+
+    /// The same as it will be once the decision under way is carried out.
+    #[must_use]
+    pub fn upcoming(&self, node: &NodeName) -> Option<&Record> {
+        self.nodes.get(node)?.shown()
+    }
+
+    /// What a node waits for; `None` of one that runs what it shall, or that no pool has.
+    #[must_use]
+    pub fn waiting(&self, node: &NodeName) -> Option<&Wait> {
+        self.nodes.get(node)?.waits.as_ref()
     }
 
     /// A pool as the sum of its nodes.

@@ -5,7 +5,7 @@ use crate::{
     command::{About, Command, Notice, PoolWrite},
     image::{Image, short},
     names::{NodeName, PoolName},
-    node::{Hop, Record, State},
+    node::{Hop, Record, State, waiting::WaitingOn},
     view::{Condition, Kept, Owner, PoolStatus},
 };
 
@@ -81,6 +81,12 @@ impl Rollout {
             "Drain",
             note,
         );
+    }
+
+    /// Of something that is in a node's way.
+    pub(super) fn notice_wait(&mut self, name: &NodeName, pool: Option<PoolName>, on: &WaitingOn) {
+        let about = About::Node(name.clone(), pool);
+        self.notice(about, on.is_warning(), on.label(), "Wait", on.to_string());
     }
 
     /// Of a status that differs from the one shown.

@@ -138,7 +138,7 @@ impl Rollout {
         self.set_timer(Key::Pool(name.clone()), old, wake);
     }
 
-    /// Slot holders that wait for the end of a halt, or run into one, are looked at again.
+    /// Nodes that wait for the end of a halt, or run into one, are looked at again.
     fn note_halt(&mut self, name: &PoolName) {
         let now = self.now;
         let Some(pool) = self.pools.get_mut(name) else {
@@ -152,6 +152,7 @@ impl Rollout {
         pool.halted_ms = pool.halted_for(now);
         pool.halted_since = halted.then_some(now);
         self.dirty_nodes.extend(pool.sum.holders.iter().cloned());
+        self.dirty_nodes.extend(pool.sum.candidates.iter().cloned());
     }
 
     fn resolve(&mut self, name: &PoolName, wake: &mut Option<Timestamp>) {

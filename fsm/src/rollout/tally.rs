@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Rollout, entry::Node, grants::Grant, nodes::earliest, place::Place, waiting::wait};
+use super::{Rollout, entry::Node, grants::Grant, nodes::earliest, place::Place};
 use crate::{
     names::{NodeName, PoolName},
     node::{
@@ -32,13 +32,13 @@ impl Rollout {
             node.halt_mark = (record.clock, place.halted_for);
         }
         let facts = self.facts(node, place, &record, Grant::None);
-        // Of a node without a record nothing is awaited yet.
+        // Of a node without a record nothing is awaited yet, but it may be refused its first one.
         let problem = match node.shown() {
             Some(_) => health::problem(&record, &facts, node.refusal()),
-            None => None,
+            None => node.refusal().map(Problem::refused),
         };
         let tally = self.tally(node, place, &record, &facts, problem.as_ref());
-        let waits_on = wait(node, place, &record, &facts, problem.as_ref());
+        let waits = self.waits(name, node, place, &record, &facts, problem.as_ref());
         let held = node.hold.as_ref().map(|hold| hold.until);
         earliest(wake, held.filter(|until| *until > self.now));
         earliest(wake, facts.wake.get());
@@ -62,7 +62,8 @@ impl Rollout {
         node.counted_by = counted;
         self.count_control_plane(name, node);
         self.watch_drain(name, node, place, wake);
-        self.show_waiting(name, node, place, waits_on.as_ref(), wake);
+        node.wait_on(waits, self.now);
+        self.show_waiting(name, node, place, wake);
     }
 
     /// Tells of a drain that takes long, once.

@@ -2,8 +2,6 @@
 //! same wait not more often than every 30 seconds. That a wait is over is said at once, and another
 //! cause as soon as it has lasted: a node that is drained must not seem to wait for its slot.
 
-use std::collections::BTreeSet;
-
 use super::{Rollout, entry::Node, nodes::earliest, place::Place};
 use crate::{
     command::Command,
@@ -12,7 +10,7 @@ use crate::{
     node::{
         Facts, Record, Wanted,
         health::Problem,
-        waiting::{Outside, WaitingOn, waiting_on},
+        waiting::{Outside, Wait, WaitingOn, waiting_on},
     },
     time::{Seconds, Timestamp},
     view::Waiting,
@@ -20,6 +18,8 @@ use crate::{
 
 /// Shorter waits are not shown.
 const SHOWN_AFTER: Seconds = Seconds(5);
+/// The host's own work is shown as a wait once it takes so long.
+const WORK_SHOWN_AFTER: Seconds = Seconds(60);
 /// At most so often for one cause.
 const PERIOD: Seconds = Seconds(30);
 /// The reason where nothing is waited for.
@@ -31,7 +31,6 @@ impl Rollout {
         name: &NodeName,
         node: &mut Node,
         place: &Place,
-        wait: Option<&WaitingOn>,
         wake: &mut Option<Timestamp>,
     ) {
         let Some(pool) = place.owner.as_ref().map(|owner| &owner.pool) else {
@@ -46,37 +45,41 @@ impl Rollout {
             return;
         }
         let now = self.now;
-        let reason = wait.map(WaitingOn::reason);
-        if node.waiting.reason.map(|(reason, _)| reason) != reason {
-            node.waiting.reason = reason.map(|reason| (reason, now));
-        }
-        let since = node.waiting.reason.map_or(now, |(_, since)| since);
+        let wait = node.waits.as_ref();
+        // The host's work is no wait before it has taken its time.
+        let work = wait.filter(|wait| wait.on.is_work());
+        let overdue = work.map(|work| work.since + WORK_SHOWN_AFTER);
+        let wait = wait.filter(|_| overdue.is_none_or(|overdue| overdue <= now));
+        earliest(wake, overdue.filter(|overdue| *overdue > now));
         let shown = bootc.waiting.as_ref();
         let new = Waiting {
             waiting: wait.is_some(),
-            reason: reason.unwrap_or(NOT_WAITING).to_owned(),
-            message: wait
-                .as_ref()
-                .map(|wait| wait.message(pool))
-                .unwrap_or_default(),
+            reason: wait.map_or(NOT_WAITING, |wait| wait.on.label()).to_owned(),
+            message: wait.map(|wait| wait.on.to_string()).unwrap_or_default(),
             since: shown
                 .filter(|shown| shown.waiting == wait.is_some())
-                .map_or(since.whole_seconds(), |shown| shown.since),
+                .map_or_else(
+                    || wait.map_or(now, |wait| wait.since).whole_seconds(),
+                    |shown| shown.since,
+                ),
         };
         if shown.map_or(!new.waiting, |shown| *shown == new) {
             return;
         }
-        let grace = since + SHOWN_AFTER;
+        let grace = wait.map_or(now, |wait| wait.since + SHOWN_AFTER);
+        let news = shown.is_none_or(|shown| shown.reason != new.reason);
         let due = match node.waiting.last {
             _ if !new.waiting => now,
-            Some(last) if shown.is_some_and(|shown| shown.reason == new.reason) => {
-                grace.max(last + PERIOD)
-            }
+            Some(last) if !news => grace.max(last + PERIOD),
             _ => grace,
         };
         if due > now {
             earliest(wake, Some(due));
             return;
+        }
+        if let Some(wait) = wait.filter(|wait| news && wait.on.is_obstacle()) {
+            let pool = Some(pool.clone());
+            self.notice_wait(name, pool, &wait.on);
         }
         node.waiting.in_flight = Some(new.clone());
         node.waiting.last = Some(now);
@@ -102,23 +105,45 @@ impl Rollout {
     }
 }
 
-/// Why the node waits; nothing of a node that goes.
-pub(super) fn wait(
-    node: &Node,
-    place: &Place,
-    record: &Record,
-    facts: &Facts<'_>,
-    problem: Option<&Problem>,
-) -> Option<WaitingOn> {
-    let owner = place
-        .owner
-        .as_ref()
-        .filter(|_| place.wanted != Wanted::Left)?;
-    let rivals: BTreeSet<_> = place.rivals_of(Some(&owner.pool));
-    let outside = Outside {
-        paused: place.paused,
-        rivals: &rivals,
-        pods: &node.pods,
-    };
-    waiting_on(record, facts, problem, outside)
+impl Rollout {
+    /// Why the node waits; nothing of one that no pool has.
+    pub(super) fn waits(
+        &self,
+        name: &NodeName,
+        node: &Node,
+        place: &Place,
+        record: &Record,
+        facts: &Facts<'_>,
+        problem: Option<&Problem>,
+    ) -> Option<WaitingOn> {
+        let owner = place.owner.as_ref().map(|owner| &owner.pool);
+        let pool = owner.or(place.quarrel.first())?;
+        if node.bootc.is_none() && place.wanted == Wanted::Left && place.quarrel.is_empty() {
+            return None;
+        }
+        let rivals = place.rivals_of(owner);
+        let outside = Outside {
+            pool,
+            ready: place.ready,
+            paused: place.paused,
+            control_plane_busy: !self.control_plane.allows(name),
+            rivals: &rivals,
+            pods: &node.pods,
+        };
+        waiting_on(record, facts, problem, outside)
+    }
+}
+
+impl Node {
+    /// It waits for this now. Other evidence for the same cause is the same wait.
+    pub(super) fn wait_on(&mut self, on: Option<WaitingOn>, now: Timestamp) {
+        let same = |wait: &Wait, on: &WaitingOn| wait.on.label() == on.label();
+        self.waits = on.map(|on| Wait {
+            since: match &self.waits {
+                Some(wait) if same(wait, &on) => wait.since,
+                _ => now,
+            },
+            on,
+        });
+    }
 }

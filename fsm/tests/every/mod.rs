@@ -137,23 +137,50 @@ fn drains() -> Vec<Option<Drain>> {
     ]
 }
 
-/// wanted, contested, granted, halted
-fn wishes() -> Vec<(Wanted, bool, bool, bool)> {
-    let mut all = vec![(Wanted::Left, false, false, false)];
+/// What the pool makes of the node.
+struct Wish {
+    wanted: Wanted,
+    contested: bool,
+    granted: bool,
+    halted: bool,
+    room: bool,
+}
+
+fn wishes() -> Vec<Wish> {
+    let plain = |wanted| Wish {
+        wanted,
+        contested: false,
+        granted: false,
+        halted: false,
+        room: true,
+    };
+    let mut all = vec![plain(Wanted::Left)];
     for wanted in [
         Wanted::Unknown,
         Wanted::Wants(image(1)),
         Wanted::Wants(image(2)),
         Wanted::Wants(image(3)),
     ] {
-        for (contested, granted, halted) in [
-            (false, false, false),
-            (true, false, false),
-            (false, true, false),
-            (false, false, true),
-        ] {
-            all.push((wanted.clone(), contested, granted, halted));
-        }
+        let plain = || plain(wanted.clone());
+        all.extend([
+            plain(),
+            Wish {
+                contested: true,
+                ..plain()
+            },
+            Wish {
+                granted: true,
+                ..plain()
+            },
+            Wish {
+                halted: true,
+                ..plain()
+            },
+            Wish {
+                room: false,
+                ..plain()
+            },
+        ]);
     }
     all
 }
@@ -211,17 +238,17 @@ pub fn decide(record: &Record, facts: &Facts<'_>) -> Outcome {
 pub fn each(mut check: impl FnMut(&Record, &Facts<'_>)) {
     let (nodes, reports, drains) = (nodes(), reports(), drains());
     for record in records() {
-        for (wanted, contested, granted, halted) in wishes() {
+        for wish in wishes() {
             for node in &nodes {
                 for report in &reports {
                     for drain in &drains {
                         let facts = Facts {
                             now: NOW,
-                            wanted: wanted.clone(),
-                            contested,
-                            granted,
-                            room: true,
-                            halted,
+                            wanted: wish.wanted.clone(),
+                            contested: wish.contested,
+                            granted: wish.granted,
+                            room: wish.room,
+                            halted: wish.halted,
                             node: node.as_ref(),
                             generation: 1,
                             report: report.as_ref(),
