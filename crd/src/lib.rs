@@ -7,6 +7,7 @@
 //! where that can be avoided.
 
 pub mod amount;
+pub mod api_server;
 pub mod image;
 pub mod names;
 mod node;

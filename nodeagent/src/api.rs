@@ -90,6 +90,18 @@ impl Server {
         }
     }
 
+    /// Refuses an API server that is too old. One that does not answer is not refused: the host may
+    /// be up before it.
+    ///
+    /// # Errors
+    /// With the version that is needed.
+    pub async fn check(&self) -> Result<(), crd::api_server::TooOld> {
+        match timeout(DEADLINE, self.client.apiserver_version()).await {
+            Ok(Ok(version)) => crd::api_server::check(&version),
+            _ => Ok(()),
+        }
+    }
+
     fn nodes(&self) -> Api<BootcNode> {
         Api::all(self.client.clone())
     }

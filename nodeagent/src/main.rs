@@ -78,6 +78,7 @@ fn run(flags: &Flags) -> Result<(), Box<dyn std::error::Error>> {
 
 async fn drive(flags: &Flags, host: Host) -> Result<(), Box<dyn std::error::Error>> {
     let server = Server::connect(&flags.node_name).await?;
+    server.check().await?;
     let agent = Agent::start(Hands::new(host, server), flags.bootc_poll_interval).await?;
     agent.run().await;
     Ok(())
