@@ -50,10 +50,15 @@ fn events<W: Watched + 'static>(client: &Client) -> impl Stream<Item = Event<W>>
         })
 }
 
-/// Whether the API server is there and knows our kinds; says what to do where it is or does not.
+/// Whether the API server is there, new enough, and knows our kinds; says what to do where it is or
+/// does not.
 pub async fn check(client: &Client) -> anyhow::Result<()> {
     let start = Instant::now();
     loop {
+        // A server that does not say its version says more to the next question.
+        if let Ok(Ok(version)) = timeout(ANSWER, client.apiserver_version()).await {
+            crd::api_server::check(&version)?;
+        }
         let pools = list_one::<Pool>(client).await;
         let answer = match pools {
             Ok(()) => list_one::<BootcNode>(client).await,
