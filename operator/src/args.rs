@@ -2,16 +2,24 @@
 //!
 //! Running the program bare runs the operator; nothing here talks to a cluster.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 /// Rolls bootc images out over the nodes of a Kubernetes cluster.
 ///
 /// In a pod it uses the pod's service account, outside of one it uses KUBECONFIG.
 #[derive(Clone, Debug, Parser, PartialEq, Eq)]
-#[command(name = "bootc-operator", version)]
+#[command(
+    name = "bootc-operator",
+    version,
+    args_conflicts_with_subcommands = true
+)]
 pub struct Args {
+    /// What to do instead of running the operator
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Act only while holding the Lease, so that several replicas can run
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub leader_elect: bool,
@@ -28,9 +36,46 @@ pub struct Args {
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub allow_insecure_registry: bool,
 
+    /// Write every input and every decision as a line of JSON to this file ("-": standard output), to
+    /// be read with `bootc-operator replay`; an older one is kept as FILE.1
+    #[arg(long, value_name = "FILE")]
+    pub journal: Option<PathBuf>,
+
+    /// The journal ends when it is so long
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
+    pub journal_limit_mib: u32,
+
     /// How log lines look; the variable `RUST_LOG` says which of them there are
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+}
+
+/// What else the program can do.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Decide again what a journal holds, and print each decision
+    ///
+    /// Exits with 0 if the same was decided then, with 2 if something else was, with 1 if the
+    /// journal cannot be read.
+    Replay {
+        /// A file that --journal wrote; "-" is standard input
+        file: PathBuf,
+        /// How decisions are printed
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+        /// Print timers as well
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+/// How decisions are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// A line each, for people.
+    Text,
+    /// A JSON object a line.
+    Json,
 }
 
 /// How log lines look.
@@ -175,5 +220,19 @@ mod tests {
     fn an_unknown_flag_is_refused() {
         assert!(parse(&["--metrics-secure"]).is_err());
         assert!(parse(&["run"]).is_err());
+    }
+
+    #[test]
+    fn a_replay_wants_a_file_and_nothing_of_the_operator() {
+        let args = parse(&["replay", "j", "-o", "json"]).unwrap();
+        let replay = Command::Replay {
+            file: "j".into(),
+            output: Output::Json,
+            all: false,
+        };
+        assert_eq!(args.command, Some(replay));
+        assert!(parse(&["replay"]).is_err());
+        assert!(parse(&["--leader-elect", "replay", "j"]).is_err());
+        assert!(parse(&["--journal-limit-mib=0"]).is_err());
     }
 }

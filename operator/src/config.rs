@@ -6,7 +6,10 @@ use anyhow::Context as _;
 use fsm::time::Seconds;
 use kube::Client;
 
-use crate::args::{Args, ProbeAddress};
+use crate::{
+    args::{Args, ProbeAddress},
+    journal,
+};
 
 /// A connection on which nothing comes for so long is dead: watches have a bookmark every minute.
 const SILENCE: Duration = Duration::from_secs(100);
@@ -22,6 +25,8 @@ pub struct Config {
     pub tag_resolution_interval: Duration,
     /// Let registries without TLS be asked without it.
     pub allow_insecure_registry: bool,
+    /// Where every input and decision is written.
+    pub journal: Option<journal::Place>,
     /// Names this process and no other: in the Lease and in Events.
     pub identity: String,
     /// The pod that this process runs in, in the client's namespace: drained last.
@@ -41,6 +46,10 @@ impl Config {
             probes: args.health_probe_bind_address.clone(),
             tag_resolution_interval: args.tag_resolution_interval,
             allow_insecure_registry: args.allow_insecure_registry,
+            journal: args.journal.clone().map(|file| journal::Place {
+                file,
+                limit: u64::from(args.journal_limit_mib) << 20,
+            }),
             identity: identity(&host),
             pod,
         }

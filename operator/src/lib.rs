@@ -9,6 +9,7 @@ pub mod args;
 mod config;
 pub mod drain;
 pub mod health;
+pub mod journal;
 pub mod lease;
 pub mod observe;
 pub mod registry;

@@ -24,6 +24,7 @@ use crate::{
     apply::{Effected, Failure, Lane, Step, Writer},
     drain::{self, DrainEvent, Drains, PodName},
     health::{Health, Pings},
+    journal::Journal,
     lease::Fence,
     observe::{Index, Stamp, Target, Watch, Written, time, watch},
     registry::Resolver,
@@ -63,6 +64,7 @@ enum Asked {
 /// The deciding task's state.
 pub struct Shell {
     rollout: Rollout,
+    journal: Journal,
     index: Index,
     clock: Clock,
     wake_at: Option<Timestamp>,
@@ -109,8 +111,10 @@ impl Shell {
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(publishing);
+        let rollout = config.rollout();
         Self {
-            rollout: Rollout::new(config.rollout()),
+            rollout: Rollout::new(rollout),
+            journal: Journal::begin(config.journal.as_ref(), rollout, time::now()),
             index: Index::default(),
             clock: Clock::new(),
             wake_at: None,
@@ -284,7 +288,9 @@ impl Shell {
 
     fn decide(&mut self, input: Input) {
         let now = self.clock.now();
+        self.journal.input(now, &input);
         let commands = self.rollout.handle(now, input);
+        self.journal.commands(&commands);
         // Decisions first: what is shown of a node can wait for its lane.
         let (shown, rest): (Vec<_>, Vec<_>) = commands
             .into_iter()
