@@ -86,6 +86,7 @@ pub fn node_selector(_: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-map-type": "atomic",
         "properties": {
             "matchLabels": {
+                "description": "Labels that a node must have, with these values.",
                 "type": "object",
                 "maxProperties": 32,
                 "additionalProperties": label_value(),
@@ -95,6 +96,7 @@ pub fn node_selector(_: &mut SchemaGenerator) -> Schema {
                 }],
             },
             "matchExpressions": {
+                "description": "What must hold of a node's labels; all of it.",
                 "type": "array",
                 "maxItems": 32,
                 "x-kubernetes-list-type": "atomic",
@@ -117,9 +119,19 @@ fn requirement() -> Schema {
         "type": "object",
         "required": ["key", "operator"],
         "properties": {
-            "key": { "type": "string", "maxLength": LABEL_KEY_LENGTH, "pattern": LABEL_KEY },
-            "operator": { "type": "string", "enum": ["In", "NotIn", "Exists", "DoesNotExist"] },
+            "key": {
+                "description": "The label that it is about.",
+                "type": "string",
+                "maxLength": LABEL_KEY_LENGTH,
+                "pattern": LABEL_KEY,
+            },
+            "operator": {
+                "description": "What must hold of it.",
+                "type": "string",
+                "enum": ["In", "NotIn", "Exists", "DoesNotExist"],
+            },
             "values": {
+                "description": "The values that In and NotIn compare with.",
                 "type": "array",
                 "maxItems": 256,
                 "x-kubernetes-list-type": "atomic",
