@@ -30,6 +30,8 @@ const ASKED: &str = "var/lib/bootc-operator/reboot-asked";
 const BOOT_COMPLETE: &str = "ostree-boot-complete.service";
 /// Where systemd looks for the root of a soft reboot.
 const NEXT_ROOT: &str = "run/nextroot";
+/// Where bootc says which image wants a reboot, for whoever else reboots hosts.
+const REBOOT_REQUIRED: &str = "run/reboot-required";
 
 /// What was seen after something was done; what is `None` was not looked at.
 #[derive(Debug, Default)]
@@ -173,6 +175,17 @@ impl Hands {
         root.is_ok_and(|mut entries| entries.next().is_some())
     }
 
+    /// Takes back that a reboot is required into the image that runs: a soft reboot leaves that
+    /// standing, and others would reboot the host for it.
+    fn need_no_reboot(&self, booted: &str) {
+        let path = self.host.path(REBOOT_REQUIRED);
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let names_it = !booted.is_empty() && text.trim().ends_with(booted);
+        if names_it && let Err(error) = fs::remove_file(&path) {
+            tracing::warn!(%error, "cannot remove /{REBOOT_REQUIRED}, which asks for the image that runs");
+        }
+    }
+
     /// Reads bootc's status, and what the tools offer if that is to be asked too.
     pub async fn read(&self, ask_tools: bool) -> Sighting {
         if let Err(error) = self.make_sure().await {
@@ -190,6 +203,9 @@ impl Hands {
                 let mut host = status.host();
                 if let HostFact::Seen(view) = &mut host {
                     view.prepared = self.is_prepared();
+                    if let Some(booted) = &view.booted.image {
+                        self.need_no_reboot(&booted.digest);
+                    }
                 }
                 (host, Some(status.images()))
             }

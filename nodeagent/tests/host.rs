@@ -251,6 +251,22 @@ async fn only_waits(effect: Effect) {
     assert_eq!(host.boots(), 0, "{effect:?}");
 }
 
+/// bootc asks whoever reboots hosts for a reboot into an image, and a soft reboot into it leaves that
+/// standing.
+#[tokio::test]
+async fn no_reboot_is_required_into_what_runs() {
+    let host = host();
+    let hands = Hands::new(host.host(), unreachable());
+    for (names, stays) in [("sha256:aa", false), ("sha256:bb", true), ("", true)] {
+        let text = format!("bootc: Reboot required for image: {names}");
+        host.set("run/reboot-required", &text);
+        let sighting = hands.read(false).await;
+        assert!(matches!(sighting.host, Some(HostFact::Seen(_))));
+        let is_there = host.path("run/reboot-required").exists();
+        assert_eq!(is_there, stays, "{names}");
+    }
+}
+
 /// An API server that is not there.
 fn unreachable() -> Server {
     let config = kube::Config::new("http://127.0.0.1:9".parse().unwrap());
