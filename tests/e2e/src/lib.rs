@@ -11,6 +11,7 @@ pub mod images;
 mod install;
 pub mod view;
 pub mod wait;
+pub mod workload;
 
 pub use bink::{Bink, Output};
 pub use env::{Config, Env, is_ready};

@@ -5,23 +5,25 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use e2e::Env;
-use e2e::wait::until;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{ListParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::env::Env;
+use crate::wait::until;
+
 /// Where the workload lives.
 const NAMESPACE: &str = "default";
-/// Pods wanted, and what the budget lets be missing.
-const REPLICAS: usize = 3;
-const BUDGET: usize = 2;
+/// Pods wanted.
+pub const REPLICAS: usize = 3;
+/// How many of them must be there at any time.
+pub const BUDGET: usize = 2;
 /// The service, by the API server's proxy.
 const URL: &str = "/api/v1/namespaces/default/services/web:80/proxy/";
 /// Between two requests.
@@ -30,7 +32,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 const ANSWER: Duration = Duration::from_secs(2);
 
 /// Starts the workload and waits until all of it is ready.
-pub(crate) async fn deploy(env: &Env) -> Result<()> {
+pub async fn deploy(env: &Env) -> Result<()> {
     println!("Starting a web workload: {REPLICAS} pods, of which {BUDGET} must be available");
     let client = &env.client;
     let created = PostParams::default();
@@ -47,7 +49,7 @@ pub(crate) async fn deploy(env: &Env) -> Result<()> {
         "the web workload is ready",
         Duration::from_secs(120),
         async || {
-            let ready = ready_pods(client).await?;
+            let ready = Pods::of(client).await?.ready;
             Ok(if ready == REPLICAS {
                 Ok(())
             } else {
@@ -79,6 +81,8 @@ fn deployment(image: &str) -> Value {
                         "readinessProbe": {
                             "httpGet": { "path": "/", "port": 8080 },
                             "initialDelaySeconds": 6, "periodSeconds": 1,
+                            // A busy machine is no reason to call a pod lost.
+                            "timeoutSeconds": 2, "failureThreshold": 10,
                         },
                         "resources": { "requests": { "cpu": "10m", "memory": "16Mi" } },
                     }],
@@ -103,54 +107,90 @@ fn budget() -> Value {
 }
 
 fn object<T: serde::de::DeserializeOwned>(value: Value) -> Result<T> {
-    serde_json::from_value(value).context("a manifest of the sandbox is malformed")
+    serde_json::from_value(value).context("a manifest of the workload is malformed")
 }
 
-/// Pods that are Ready and not on their way out.
-async fn ready_pods(client: &Client) -> Result<usize> {
-    let pods = Api::<Pod>::namespaced(client.clone(), NAMESPACE)
-        .list(&ListParams::default().labels("app=web"))
+/// Changes how many pods must be there at any time: with [`REPLICAS`] no drain
+/// gets past the workload.
+pub async fn set_budget(env: &Env, pods: usize) -> Result<()> {
+    let budgets = Api::<PodDisruptionBudget>::namespaced(env.client.clone(), NAMESPACE);
+    let patch = Patch::Merge(json!({ "spec": { "minAvailable": pods } }));
+    budgets
+        .patch("web", &PatchParams::default(), &patch)
         .await?;
-    Ok(pods
-        .iter()
-        .filter(|pod| pod.metadata.deletion_timestamp.is_none() && is_ready(pod))
-        .count())
+    Ok(())
 }
 
+/// The pods at one moment.
+struct Pods {
+    /// Pods whose containers are ready, and that are not on their way out.
+    ready: usize,
+    /// Times that containers were started again: a pod that was left on a host
+    /// that went down is, a drained one never.
+    restarts: i32,
+}
+
+impl Pods {
+    async fn of(client: &Client) -> Result<Self> {
+        let pods = Api::<Pod>::namespaced(client.clone(), NAMESPACE)
+            .list(&ListParams::default().labels("app=web"))
+            .await?;
+        let stays = |pod: &&Pod| pod.metadata.deletion_timestamp.is_none();
+        let statuses = pods.iter().filter_map(|pod| pod.status.as_ref());
+        let containers = statuses.filter_map(|status| status.container_statuses.as_ref());
+        Ok(Self {
+            ready: pods
+                .iter()
+                .filter(stays)
+                .filter(|pod| is_ready(pod))
+                .count(),
+            restarts: containers.flatten().map(|it| it.restart_count).sum(),
+        })
+    }
+}
+
+/// By the word of its kubelet: the condition Ready is also taken away from the
+/// pods of a node that is silent, which says nothing of them.
 fn is_ready(pod: &Pod) -> bool {
     let conditions = pod
         .status
         .as_ref()
         .and_then(|status| status.conditions.as_ref());
-    conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+    conditions.is_some_and(|all| {
+        all.iter()
+            .any(|c| c.type_ == "ContainersReady" && c.status == "True")
+    })
 }
 
 /// Asks the workload again and again, in the background.
-pub(crate) struct Probe {
+#[derive(Debug)]
+pub struct Probe {
     stop: watch::Sender<bool>,
     task: JoinHandle<Seen>,
 }
 
 /// What the probe saw.
 #[derive(Debug)]
-pub(crate) struct Seen {
+pub struct Seen {
     requests: u32,
     failed: u32,
     longest: Duration,
     /// Of all times that the pods were counted; `None`: they never were.
     fewest: Option<usize>,
+    restarts: i32,
 }
 
 impl Probe {
     /// Starts asking.
-    pub(crate) fn start(env: &Env) -> Self {
+    #[must_use]
+    pub fn start(env: &Env) -> Self {
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(probe(env.client.clone(), stopped));
         Self { stop, task }
     }
 
     /// Stops asking and says what was seen.
-    pub(crate) async fn stop(self) -> Result<Seen> {
+    pub async fn stop(self) -> Result<Seen> {
         self.stop.send_replace(true);
         self.task.await.context("the probe of the workload broke")
     }
@@ -162,6 +202,7 @@ async fn probe(client: Client, stopped: watch::Receiver<bool>) -> Seen {
         failed: 0,
         longest: Duration::ZERO,
         fewest: None,
+        restarts: 0,
     };
     while !*stopped.borrow() {
         let asked = Instant::now();
@@ -170,8 +211,10 @@ async fn probe(client: Client, stopped: watch::Receiver<bool>) -> Seen {
             seen.failed += 1;
         }
         seen.longest = seen.longest.max(asked.elapsed());
-        if let Ok(ready) = ready_pods(&client).await {
-            seen.fewest = Some(seen.fewest.map_or(ready, |fewest| fewest.min(ready)));
+        if let Ok(Ok(pods)) = timeout(ANSWER, Pods::of(&client)).await {
+            let fewest = seen.fewest.unwrap_or(pods.ready);
+            seen.fewest = Some(fewest.min(pods.ready));
+            seen.restarts = seen.restarts.max(pods.restarts);
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -189,9 +232,10 @@ async fn answers(client: &Client) -> bool {
 }
 
 impl Seen {
-    /// Was the budget kept?
-    pub(crate) fn within_budget(&self) -> bool {
-        self.fewest.is_some_and(|fewest| fewest >= BUDGET)
+    /// Was the budget kept, and did no pod go down with its host?
+    #[must_use]
+    pub fn within_budget(&self) -> bool {
+        self.fewest.is_some_and(|fewest| fewest >= BUDGET) && self.restarts == 0
     }
 }
 
@@ -199,9 +243,10 @@ impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "Workload: never fewer than {} of {REPLICAS} pods ready (budget {BUDGET}); {} of {} requests failed, the slowest took {:.0} ms",
+            "Workload: never fewer than {} of {REPLICAS} pods ready (budget {BUDGET}), {} went down with their hosts; {} of {} requests failed, the slowest took {:.0} ms",
             self.fewest
                 .map_or("?".to_owned(), |fewest| fewest.to_string()),
+            self.restarts,
             self.failed,
             self.requests,
             self.longest.as_secs_f32() * 1000.0

@@ -4,7 +4,6 @@
 mod figures;
 mod live;
 mod rollout;
-mod workload;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
-use e2e::{Config, Env};
+use e2e::{Config, Env, workload};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 

@@ -38,9 +38,12 @@ impl Rig {
             nodes,
             ..Config::default()
         };
-        Ok(Self {
-            env: Env::new(config).await?,
-        })
+        Ok(Self::of(Env::new(config).await?))
+    }
+
+    /// The same with a cluster that is there.
+    pub(crate) fn of(env: Env) -> Self {
+        Self { env }
     }
 
     /// Makes a pool of this host alone, on the image that it runs, and waits
