@@ -8,7 +8,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::{Account, Suite};
+use crate::{Account, Suite, kubelet};
 
 /// Creates a Ready node with these labels, without taints.
 pub async fn node(client: &Client, name: &str, labels: Value) -> Result<Node> {
@@ -59,11 +59,26 @@ pub async fn delete_node(client: &Client, name: &str) -> Result<()> {
     }
 }
 
+/// Puts what another JSON value says over this one; objects are joined, all else is replaced.
+pub fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
+
 /// A client with the token of an agent's pod on a node, as the kubelet would give it.
 pub async fn agent_on(suite: &Suite, node: &str) -> Result<Client> {
     let pods = Api::<Pod>::namespaced(suite.admin.clone(), Account::AGENT.namespace);
     let pod: Pod = serde_json::from_value(json!({
-        "metadata": { "name": format!("agent-on-{node}") },
+        // Finished, as far as a played kubelet is concerned: no drain takes its token away.
+        "metadata": {
+            "name": format!("agent-on-{node}"), "annotations": { kubelet::PHASE: "Succeeded" },
+        },
         "spec": {
             "nodeName": node,
             "serviceAccountName": Account::AGENT.name,

@@ -10,6 +10,7 @@ pub mod hosts;
 pub mod kubelet;
 pub mod operator;
 pub mod registry;
+pub mod secrecy;
 pub mod suite;
 pub mod wait;
 pub mod webhook;

@@ -1,10 +1,11 @@
 //! The operator's real code in this process, with the rights of its service account.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{future::Future, io, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
+use clap::Parser as _;
 use kube::Client;
-use operator::args::{Args, ProbeAddress};
+use operator::args::Args;
 use tokio::{
     sync::{Mutex, MutexGuard, oneshot},
     task::JoinHandle,
@@ -16,6 +17,48 @@ use crate::{Account, Suite};
 
 /// How often a tag is resolved again.
 pub const TAG_INTERVAL: Duration = Duration::from_secs(10);
+/// What an operator of a test is started with.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Whether it asks the Lease first.
+    pub leader_elect: bool,
+    /// How often a tag is resolved again.
+    pub tag_interval: Duration,
+}
+
+impl Options {
+    /// Acts at once, without the Lease.
+    pub const UNELECTED: Self = Self {
+        leader_elect: false,
+        tag_interval: TAG_INTERVAL,
+    };
+
+    /// The configuration of an operator in this process.
+    #[must_use]
+    pub fn config(self) -> operator::Config {
+        operator::Config::of_process(&self.args())
+    }
+
+    fn args(self) -> Args {
+        Args::parse_from([
+            "bootc-operator".to_owned(),
+            format!("--leader-elect={}", self.leader_elect),
+            format!("--tag-resolution-interval={}s", self.tag_interval.as_secs()),
+            "--health-probe-bind-address=0".to_owned(),
+            "--allow-insecure-registry".to_owned(),
+        ])
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            leader_elect: true,
+            ..Self::UNELECTED
+        }
+    }
+}
+
 /// How long a clean stop may take.
 const STOP: Duration = Duration::from_secs(10);
 
@@ -41,24 +84,17 @@ impl Operator {
     /// Starts it; an error if it runs.
     pub async fn start(&self, suite: &Suite) -> Result<()> {
         let client = suite.client_of(Account::OPERATOR, None).await?;
-        self.start_with(client, true).await
+        self.start_with(client, Options::default()).await
     }
 
-    /// The same with this client, and with or without the Lease.
-    pub async fn start_with(&self, client: Client, leader_elect: bool) -> Result<()> {
+    /// The same with this client and these options.
+    pub async fn start_with(&self, client: Client, options: Options) -> Result<()> {
         let mut running = self.running.lock().await;
         if running.is_some() {
             bail!("the operator runs already");
         }
         let (stop, stopped) = oneshot::channel();
-        let args = Args {
-            leader_elect,
-            health_probe_bind_address: ProbeAddress::Off,
-            tag_resolution_interval: TAG_INTERVAL,
-            allow_insecure_registry: true,
-            log_format: operator::args::LogFormat::Text,
-        };
-        let config = operator::Config::of_process(&args);
+        let config = options.config();
         let shutdown = async {
             let _dropped_is_as_good = stopped.await;
         };
@@ -74,6 +110,28 @@ impl Operator {
         drop(running.stop);
         timeout(STOP, running.task).await???;
         Ok(())
+    }
+
+    /// The same where it may not run any more.
+    pub async fn end(&self) -> Result<()> {
+        if self.running.lock().await.is_some() {
+            self.stop().await?;
+        }
+        Ok(())
+    }
+
+    /// Ends it and starts another one; `meanwhile` is done in between. Tests go side by side, so each
+    /// has its turn.
+    pub async fn restart(
+        &self,
+        suite: &Suite,
+        meanwhile: impl Future<Output = Result<()>>,
+    ) -> Result<()> {
+        let _turn = self.turn.lock().await;
+        self.stop().await?;
+        let done = meanwhile.await;
+        self.start(suite).await?;
+        done
     }
 
     /// Ends it in the middle of whatever it does: the Lease runs out.

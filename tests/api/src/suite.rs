@@ -1,6 +1,12 @@
 //! One control plane with everything installed, for all tests of a run.
 
-use std::{future::Future, path::PathBuf, process::Stdio, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    path::PathBuf,
+    process::{ExitCode, Stdio},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use bed::{
@@ -22,18 +28,24 @@ use kube::{
     api::PostParams,
     config::{AuthInfo, KubeConfigOptions, Kubeconfig},
 };
-use libtest_mimic::Trial;
+use libtest_mimic::{Arguments, Trial};
 use serde_json::json;
 use tokio::{io::AsyncWriteExt as _, process::Command, runtime::Handle, time::timeout};
 
 use crate::{operator::Operator, wait};
 
-/// Notes who asked for what, once the answer is there.
+/// Notes who asked for what, once the answer is there, and what was to be written; of Secrets not even
+/// that.
 const AUDIT: &str = "
 apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived, ResponseStarted]
-rules: [{ level: Metadata }]
+rules:
+- level: Metadata
+  resources: [{ group: '', resources: [secrets] }]
+- level: Request
+  verbs: [create, update, patch]
+- level: Metadata
 ";
 /// How long a whole test may take.
 const TEST: Duration = Duration::from_secs(300);
@@ -66,6 +78,48 @@ impl Account {
     pub fn user(self) -> String {
         format!("system:serviceaccount:{}:{}", self.namespace, self.name)
     }
+}
+
+/// The main of a test target: starts what its tests need, runs them, `at_once` side by side (which 1
+/// insists on), and stops an operator that still runs.
+pub fn run(
+    target: &str,
+    at_once: usize,
+    start: impl Future<Output = Result<Arc<Suite>>>,
+    trials: impl AsyncFnOnce(&Arc<Suite>) -> Result<Vec<Trial>>,
+) -> ExitCode {
+    let ended =
+        crate::operator::log_to_file(target).and_then(|_| run_trials(at_once, start, trials));
+    ended.unwrap_or_else(|error| {
+        eprintln!("the tests `{target}` cannot run: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run_trials(
+    at_once: usize,
+    start: impl Future<Output = Result<Arc<Suite>>>,
+    trials: impl AsyncFnOnce(&Arc<Suite>) -> Result<Vec<Trial>>,
+) -> Result<ExitCode> {
+    let mut args = Arguments::from_args();
+    match at_once {
+        1 => args.test_threads = Some(1),
+        _ => drop(args.test_threads.get_or_insert(at_once)),
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let (suite, trials) = runtime.block_on(async {
+        let suite = start.await?;
+        let trials = trials(&suite).await?;
+        anyhow::Ok((suite, trials))
+    })?;
+    let conclusion = libtest_mimic::run(&args, trials);
+    let stopped = runtime.block_on(suite.operator.end());
+    drop(suite);
+    stopped?;
+    Ok(conclusion.exit_code())
 }
 
 /// The control plane and who talks to it.
@@ -241,6 +295,31 @@ impl Suite {
         account: Account,
         bound_to: Option<serde_json::Value>,
     ) -> Result<Client> {
+        let token = self.token_of(account, bound_to).await?;
+        let kubeconfig = self.kubeconfig_with(&token)?;
+        let mut config =
+            kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        config.default_retry = false;
+        account.namespace.clone_into(&mut config.default_namespace);
+        Ok(Client::try_from(config)?)
+    }
+
+    /// The text of a kubeconfig for a service account, for another process.
+    pub async fn kubeconfig_of(&self, account: Account) -> Result<String> {
+        let token = self.token_of(account, None).await?;
+        let mut kubeconfig = serde_json::to_value(self.kubeconfig_with(&token)?)?;
+        // It does not show what is secret.
+        for user in kubeconfig["users"].as_array_mut().into_iter().flatten() {
+            user["user"] = json!({ "token": token });
+        }
+        Ok(kubeconfig.to_string())
+    }
+
+    async fn token_of(
+        &self,
+        account: Account,
+        bound_to: Option<serde_json::Value>,
+    ) -> Result<String> {
         let request: TokenRequest = serde_json::from_value(json!({
             "spec": { "audiences": [], "boundObjectRef": bound_to },
         }))?;
@@ -249,11 +328,13 @@ impl Suite {
             .create_token_request(account.name, &PostParams::default(), &request)
             .await
             .with_context(|| format!("no token for {}", account.user()))?;
-        let token = answer.status.context("a token request without answer")?;
-        self.client_with(&token.token, account.namespace).await
+        Ok(answer
+            .status
+            .context("a token request without answer")?
+            .token)
     }
 
-    async fn client_with(&self, token: &str, namespace: &str) -> Result<Client> {
+    fn kubeconfig_with(&self, token: &str) -> Result<Kubeconfig> {
         let mut kubeconfig = Kubeconfig::read_from(self.cluster.kubeconfig())?;
         for named in &mut kubeconfig.auth_infos {
             named.auth_info = Some(AuthInfo {
@@ -261,11 +342,7 @@ impl Suite {
                 ..AuthInfo::default()
             });
         }
-        let mut config =
-            kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-        config.default_retry = false;
-        namespace.clone_into(&mut config.default_namespace);
-        Ok(Client::try_from(config)?)
+        Ok(kubeconfig)
     }
 }
 

@@ -17,3 +17,4 @@ pub mod process;
 pub mod progress;
 pub mod registry;
 pub mod run_dir;
+pub mod wait;

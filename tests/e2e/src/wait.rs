@@ -1,14 +1,13 @@
 //! Waiting for something to come true, with what it still lacks in the error.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
+use bed::wait::Patience;
 
 /// How often a wait looks again. bink's load balancer closes idle watches, so
 /// the tests poll.
 const POLL: Duration = Duration::from_millis(200);
-/// How often a wait says that it still waits.
-const SPEAK: Duration = Duration::from_secs(20);
 
 /// Looks until `look` answers `Ok(Ok(value))`; `Ok(Err(what))` says what it
 /// lacks. Errors of the API count as lacking: a node that reboots may take a
@@ -18,24 +17,10 @@ pub async fn until<T>(
     deadline: Duration,
     look: impl AsyncFn() -> Result<Result<T, String>>,
 ) -> Result<T> {
-    let start = Instant::now();
-    let mut spoke = start;
-    loop {
-        let lacks = match look().await {
-            Ok(Ok(value)) => return Ok(value),
-            Ok(Err(lacks)) => lacks,
-            Err(error) => format!("{error:#}"),
-        };
-        if start.elapsed() > deadline {
-            bail!("not in {} s: {what} (last: {lacks})", deadline.as_secs());
-        }
-        if spoke.elapsed() > SPEAK {
-            eprintln!(
-                "[{:>4} s] waiting until {what}: {lacks}",
-                start.elapsed().as_secs()
-            );
-            spoke = Instant::now();
-        }
-        tokio::time::sleep(POLL).await;
-    }
+    let patience = Patience {
+        at_most: deadline,
+        every: POLL,
+    };
+    let look = || async { look().await?.map_err(|lacks| anyhow!(lacks)) };
+    patience.until(what, look).await
 }

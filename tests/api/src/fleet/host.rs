@@ -49,6 +49,8 @@ pub struct Plan {
     pub once: bool,
     /// Its agent says and does nothing.
     pub mute: bool,
+    /// Its agent is the Go operator's daemon: it knows no boots, generations and approvals of one boot.
+    pub go_daemon: bool,
 }
 
 /// A host and what it has on its disk.
@@ -71,8 +73,6 @@ pub(super) struct Host {
 pub(super) enum Act {
     /// The agent reports this status.
     Report(Value),
-    /// The approval is looked at by the witness, before anything is done.
-    Witness,
     /// The kubelet is gone, or there: is the node ready, in which boot?
     Node(bool, String),
 }
@@ -134,7 +134,7 @@ impl Host {
 
     fn is_approved(&self, node: &BootcNode) -> bool {
         node.spec.desired_image_state == DesiredImageState::Booted
-            && node.spec.approved_boot.as_ref() == Some(&self.boot())
+            && (self.plan.go_daemon || node.spec.approved_boot.as_ref() == Some(&self.boot()))
     }
 
     fn stage(&mut self, node: &BootcNode, desired: String) -> Vec<Act> {
@@ -150,10 +150,7 @@ impl Host {
     }
 
     fn reboot(&mut self, node: &BootcNode, desired: &str) -> Vec<Act> {
-        let mut acts = vec![
-            Act::Witness,
-            self.report(node, node_reason::REBOOTING, None),
-        ];
+        let mut acts = vec![self.report(node, node_reason::REBOOTING, None)];
         if self.plan.boot == Boot::Hold {
             return acts;
         }
@@ -187,9 +184,10 @@ impl Host {
         let info = |image: &String| json!({ "image": image, "imageDigest": digest_of(image) });
         let is_idle = idle == node_reason::IDLE;
         let trouble = degraded.map_or("", |_| "as the test wants it");
+        let ours = !self.plan.go_daemon;
         Act::Report(json!({
-            "observedGeneration": node.metadata.generation,
-            "boot": self.boot(),
+            "observedGeneration": node.metadata.generation.filter(|_| ours),
+            "boot": ours.then(|| self.boot()),
             "booted": info(&self.booted),
             "staged": self.staged.as_ref().map(info),
             "rollback": self.rollback.as_ref().map(info),

@@ -5,7 +5,10 @@ mod host;
 mod played;
 mod view;
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    ops::RangeBounds,
+    sync::{Arc, PoisonError},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use crd::{BootcNode, BootcNodePool, names};
@@ -30,8 +33,8 @@ pub const B: char = 'b';
 /// A third one.
 pub const C: char = 'c';
 
-/// Label of the nodes of a fleet; its value is the fleet's name.
-const LABEL: &str = "test.bootc.dev/fleet";
+/// Label of the nodes of a fleet, and of its pools; its value is the fleet's name.
+pub const LABEL: &str = "test.bootc.dev/fleet";
 
 /// A digest of one repeated hex digit.
 #[must_use]
@@ -125,11 +128,19 @@ impl Fleet {
 
     /// A pod on a node, which a drain has to evict; `labels` are the pod's.
     pub async fn workload(&self, node: &str, labels: Value) -> Result<()> {
+        self.pod(node, json!({ "metadata": { "labels": labels } }))
+            .await
+    }
+
+    /// A pod on a node, with `change` merged over it.
+    pub async fn pod(&self, node: &str, change: Value) -> Result<()> {
         let pods = Api::<Pod>::namespaced(self.client(), &self.name);
-        let pod: Pod = serde_json::from_value(json!({
-            "metadata": { "generateName": "web-", "labels": labels },
+        let mut pod = json!({
+            "metadata": { "generateName": "web-" },
             "spec": { "nodeName": node, "containers": [{ "name": "web", "image": "none" }] },
-        }))?;
+        });
+        hosts::merge(&mut pod, change);
+        let pod: Pod = serde_json::from_value(pod)?;
         wait::until("a pod can be made", || async {
             pods.create(&PostParams::default(), &pod).await
         })
@@ -137,13 +148,18 @@ impl Fleet {
         Ok(())
     }
 
-    /// A pool named `pool` that selects the fleet's nodes.
+    /// A pool named `pool` that selects the fleet's nodes and wants [`A`].
     pub async fn create_pool(&self, pool: &str, rollout: Value) -> Result<()> {
+        self.create_pool_of(pool, A, rollout).await
+    }
+
+    /// The same for any image.
+    pub async fn create_pool_of(&self, pool: &str, image: char, rollout: Value) -> Result<()> {
         let pool: BootcNodePool = serde_json::from_value(json!({
             "apiVersion": "node.bootc.dev/v1alpha1", "kind": "BootcNodePool",
-            "metadata": { "name": pool },
+            "metadata": { "name": pool, "labels": { LABEL: self.name } },
             "spec": {
-                "image": { "ref": reference(A) },
+                "image": { "ref": reference(image) },
                 "nodeSelector": { "matchLabels": { LABEL: self.name } },
                 "rollout": rollout,
             },
@@ -172,8 +188,7 @@ impl Fleet {
     /// Wants another image, and holds the rollout until every node has staged it: slots are given
     /// in the order in which nodes are staged, and by name only among those that are.
     pub async fn want_staged(&self, image: char) -> Result<()> {
-        let paused = |paused: bool| json!({ "rollout": { "paused": paused } });
-        self.spec(paused(true)).await?;
+        self.pause(true).await?;
         self.want(image).await?;
         self.until("every node is staged", |view| {
             let staged = view.states().iter().all(|state| state == "Staged");
@@ -181,7 +196,7 @@ impl Fleet {
             Ok(())
         })
         .await?;
-        self.spec(paused(false)).await
+        self.pause(false).await
     }
 
     /// Changes a Node.
@@ -295,6 +310,18 @@ impl Fleet {
         ))
     }
 
+    /// The nodes alone, where the kinds of the API may be gone.
+    pub async fn nodes(&self) -> Result<View> {
+        let nodes = Api::<Node>::all(self.client());
+        let nodes = nodes.list(&ListParams::default()).await?;
+        Ok(View::new(
+            None,
+            self.played.names(),
+            nodes.items,
+            Vec::new(),
+        ))
+    }
+
     /// Waits until `holds` has no complaint; answers what it saw then.
     pub async fn until(&self, what: &str, holds: impl Fn(&View) -> Result<()>) -> Result<View> {
         wait::until(what, || async {
@@ -304,6 +331,37 @@ impl Fleet {
         })
         .await
         .with_context(|| format!("fleet {}", self.name))
+    }
+
+    /// Waits until the agents say that they are in these states, in the nodes' order.
+    pub async fn until_states(&self, states: &[&str]) -> Result<View> {
+        self.until(&format!("the nodes are {states:?}"), |view| {
+            ensure!(view.states() == states, "{view}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Pauses the pool, or lets it go on.
+    pub async fn pause(&self, paused: bool) -> Result<()> {
+        self.spec(json!({ "rollout": { "paused": paused } })).await
+    }
+
+    /// Complains unless each host rebooted just so often.
+    pub fn rebooted(&self, times: &[u32]) -> Result<()> {
+        let reboots = self.reboots();
+        ensure!(reboots == times, "reboots {reboots:?}, not {times:?}");
+        Ok(())
+    }
+
+    /// Complains unless the most nodes that held a slot at once are so many.
+    pub fn used_slots(&self, wanted: impl RangeBounds<usize> + std::fmt::Debug) -> Result<()> {
+        let most = self.most_slots();
+        ensure!(
+            wanted.contains(&most),
+            "{most} slots at once, not {wanted:?}"
+        );
+        Ok(())
     }
 
     /// Waits until every node runs the image and the pool says so.

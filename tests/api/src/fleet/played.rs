@@ -38,6 +38,8 @@ pub(super) struct Played {
     changed: Notify,
     /// What should never be seen.
     pub(super) faults: Mutex<Vec<String>>,
+    /// Approvals that were looked at: a node, and the generation of its object.
+    witnessed: Mutex<BTreeSet<(String, Option<i64>)>>,
     /// The most nodes that held a slot at once.
     pub(super) most_slots: AtomicUsize,
     names: Vec<String>,
@@ -61,6 +63,7 @@ impl Played {
             history: Mutex::default(),
             changed: Notify::new(),
             faults: Mutex::default(),
+            witnessed: Mutex::default(),
             most_slots: AtomicUsize::new(0),
             names: names.to_vec(),
         }
@@ -197,6 +200,7 @@ impl Played {
         let Ok(Some(node)) = api.get_opt(name).await else {
             return;
         };
+        self.witness(name, &node).await;
         let acts = locked(&self.hosts)
             .get_mut(name)
             .map(|host| host.step(&node));
@@ -228,26 +232,29 @@ impl Played {
                 api.patch_status(name, &PatchParams::default(), &patch)
                     .await?;
             }
-            Act::Witness => self.witness(name).await?,
         }
         Ok(())
     }
 
-    /// An approved node must be cordoned and empty. What is found must be so while the approval
-    /// stands: one that is taken back meanwhile says nothing.
-    async fn witness(&self, name: &str) -> Result<()> {
-        let found = self.objections(name).await?;
-        let node = Api::<BootcNode>::all(self.client.clone())
-            .get_opt(name)
-            .await?;
-        let stands =
-            node.is_some_and(|node| node.spec.desired_image_state == DesiredImageState::Booted);
-        if stands {
+    /// A node that was just approved must be cordoned and empty. What is found must be so while the
+    /// approval stands: one that is taken back meanwhile says nothing.
+    async fn witness(&self, name: &str, node: &BootcNode) {
+        let approval = (name.to_owned(), node.metadata.generation);
+        let approved = node.spec.desired_image_state == DesiredImageState::Booted;
+        if !approved || !locked(&self.witnessed).insert(approval) {
+            return;
+        }
+        // A node or object that is gone is approved for nothing.
+        if let Ok(found) = self.objections(name).await
+            && let Ok(Some(now)) = Api::<BootcNode>::all(self.client.clone())
+                .get_opt(name)
+                .await
+            && now.metadata.generation == node.metadata.generation
+        {
             for fault in found {
                 self.fault(fault);
             }
         }
-        Ok(())
     }
 
     async fn objections(&self, name: &str) -> Result<Vec<String>> {

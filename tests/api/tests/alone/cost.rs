@@ -9,7 +9,7 @@ use api_tests::{
 };
 use bed::control_plane::AuditEvent;
 use libtest_mimic::Trial;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 /// Writes to a node's objects per update, at most.
@@ -79,8 +79,8 @@ async fn update(suite: Arc<Suite>) -> Result<()> {
         fleet.until_updated(image).await?;
         within_budget(&since(&suite, before).await?)?;
     }
-    ensure!(fleet.reboots() == [2; 20], "{:?}", fleet.reboots());
-    ensure!(fleet.most_slots() <= 5, "{} slots", fleet.most_slots());
+    fleet.rebooted(&[2; 20])?;
+    fleet.used_slots(..=5)?;
     fleet.finish().await?;
     suite.operator.stop().await
 }
@@ -88,16 +88,16 @@ async fn update(suite: Arc<Suite>) -> Result<()> {
 fn within_budget(events: &[AuditEvent]) -> Result<()> {
     ensure!(!events.is_empty(), "nothing is in the audit log");
     let mut nodes: BTreeMap<String, Vec<&AuditEvent>> = BTreeMap::new();
-    let (mut lists, mut status, mut evictions) = (Vec::new(), Vec::new(), 0);
+    let (mut lists, mut watches, mut status) = (Vec::new(), Vec::new(), Vec::new());
+    let mut evictions: BTreeMap<String, usize> = BTreeMap::new();
     for event in events {
         match (event.verb.as_str(), target(event)) {
-            ("list", (resource, _)) if resource == "pods" => {
-                let node = event.request_uri.split("spec.nodeName%3D").nth(1);
-                let node = node.context("a list of all pods")?.split('&').next();
-                lists.push(node.unwrap_or_default().to_owned());
-            }
+            ("list", (resource, _)) if resource == "pods" => lists.push(pods_of(event)?),
+            ("watch", (resource, _)) if resource == "pods" => watches.push(pods_of(event)?),
             ("list", _) => anyhow::bail!("a list after the start: {}", line(event)),
-            (_, (resource, _)) if resource == "pods/eviction" => evictions += 1,
+            (_, (resource, pod)) if resource == "pods/eviction" => {
+                *evictions.entry(pod).or_default() += 1;
+            }
             (_, (resource, _)) if resource == "bootcnodepools/status" => status.push(event),
             _ if !is_write(event) => {}
             // Waiting.
@@ -116,8 +116,12 @@ fn within_budget(events: &[AuditEvent]) -> Result<()> {
             "{node}: {:#?}",
             lines(writes.iter().copied())
         );
-        let drain = lists.iter().filter(|listed| *listed == node).count();
-        ensure!(drain <= 2, "{drain} lists of the pods of {node}");
+        let of_node = |all: &[String]| all.iter().filter(|of| *of == node).count();
+        let drain = (of_node(&lists), of_node(&watches));
+        ensure!(
+            drain == (2, 1),
+            "lists and watches of the pods of {node}: {drain:?}"
+        );
     }
     let refused = events.iter().filter(|event| {
         let code = event.response_status.as_ref().and_then(|it| it.code);
@@ -125,26 +129,48 @@ fn within_budget(events: &[AuditEvent]) -> Result<()> {
     });
     let refused = lines(refused);
     ensure!(refused.is_empty(), "refused: {refused:#?}");
-    ensure!(
-        evictions <= PER_POD * 20,
-        "{evictions} evictions of 20 pods"
-    );
+    let too_often = evictions.iter().find(|(_, count)| **count > PER_POD);
+    ensure!(too_often.is_none(), "evictions: {too_often:?}");
     seldom(&status)
 }
 
-/// At most one a second, apart from those by which a condition changes: that the rollout began, and
-/// that it is over.
+/// The node whose pods are listed or watched.
+fn pods_of(event: &AuditEvent) -> Result<String> {
+    let node = event.request_uri.split("spec.nodeName%3D").nth(1);
+    let node = node.context("a list of all pods")?.split('&').next();
+    Ok(node.unwrap_or_default().to_owned())
+}
+
+/// At most one a second, apart from those that change a condition's status or reason.
 fn seldom(writes: &[&AuditEvent]) -> Result<()> {
-    let urgent = 2;
-    let (first, last) = writes
-        .first()
-        .zip(writes.last())
-        .context("the status was not written")?;
-    let span = last.request_received - first.request_received;
-    let most = span.get_seconds() + 1 + urgent;
-    let count = i64::try_from(writes.len())?;
-    ensure!(count <= most, "{count} writes of the status in {span}");
+    ensure!(writes.len() > 2, "{} writes of the status", writes.len());
+    let mut urgent = 0;
+    for pair in writes.windows(2) {
+        let [before, now] = pair else { continue };
+        if conditions(before)? != conditions(now)? {
+            urgent += 1;
+            continue;
+        }
+        let gap = now.request_received.duration_since(before.request_received);
+        // Both ends are cut to milliseconds.
+        ensure!(
+            gap.as_millis() >= 999,
+            "two writes of the status within {gap:?}: {} and {}",
+            before.request_object,
+            now.request_object
+        );
+    }
+    // That the rollout began, and that it is over.
+    ensure!(urgent <= 2, "{urgent} changes of a condition");
     Ok(())
+}
+
+/// Type, status and reason of the conditions that are written.
+fn conditions(event: &AuditEvent) -> Result<Vec<String>> {
+    let all = event.request_object["status"]["conditions"].as_array();
+    let all = all.with_context(|| format!("no conditions in {}", event.request_object))?;
+    let key = |it: &Value| format!("{}={}/{}", it["type"], it["status"], it["reason"]);
+    Ok(all.iter().map(key).collect())
 }
 
 /// The Lease apart, and watches that are opened anew.

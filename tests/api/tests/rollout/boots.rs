@@ -45,7 +45,7 @@ async fn rolled_back(suite: Arc<Suite>) -> Result<()> {
     let view = fleet.until_updated(B).await?;
     let node = view.bootc.get("rolled-back-1").context("no BootcNode")?;
     ensure!(is_approved(node) && node.spec.approved_boot.as_deref() == Some("boot-1"));
-    fleet.spec(json!({ "rollout": { "paused": true } })).await?;
+    fleet.pause(true).await?;
     let seen = fleet.history(1).len();
     fleet.boot_into(1, A).await?;
     fleet
@@ -63,12 +63,10 @@ async fn rolled_back(suite: Arc<Suite>) -> Result<()> {
         approvals.count() == 0,
         "approved while the pool is paused: {since:?}"
     );
-    ensure!(fleet.reboots() == [2], "{:?}", fleet.reboots());
-    fleet
-        .spec(json!({ "rollout": { "paused": false } }))
-        .await?;
+    fleet.rebooted(&[2])?;
+    fleet.pause(false).await?;
     fleet.until_updated(B).await?;
-    ensure!(fleet.reboots() == [3], "{:?}", fleet.reboots());
+    fleet.rebooted(&[3])?;
     fleet.finish().await
 }
 
@@ -77,17 +75,12 @@ async fn power_cut(suite: Arc<Suite>) -> Result<()> {
     let fleet = Fleet::settled(&suite, "power-cut", 2, json!({})).await?;
     fleet.plan(1, |plan| plan.boot = Boot::Hold);
     fleet.want_staged(B).await?;
-    fleet
-        .until("the first one is approved", |view| {
-            ensure!(view.states() == ["Rebooting", "Staged"], "{view}");
-            Ok(())
-        })
-        .await?;
+    fleet.until_states(&["Rebooting", "Staged"]).await?;
     let before = fleet.history(1).len();
     fleet.plan_once(1, Boot::PowerCut);
     let view = fleet.until_updated(B).await?;
     view.pool_is("Degraded=False/OK")?;
-    ensure!(fleet.reboots() == [2, 1], "{:?}", fleet.reboots());
+    fleet.rebooted(&[2, 1])?;
     let approvals: Vec<_> = fleet.history(1).into_iter().skip(before).collect();
     let boots: std::collections::BTreeSet<_> = approvals
         .iter()
@@ -98,7 +91,7 @@ async fn power_cut(suite: Arc<Suite>) -> Result<()> {
         boots.contains("boot-2"),
         "no approval for the second boot: {boots:?}"
     );
-    ensure!(fleet.most_slots() == 1, "{} slots", fleet.most_slots());
+    fleet.used_slots(1..=1)?;
     fleet.finish().await
 }
 
@@ -114,11 +107,11 @@ async fn lost_updates(suite: Arc<Suite>) -> Result<()> {
             view.counts([1, 0, 0, 1])
         })
         .await?;
-    ensure!(fleet.reboots() == [3], "{:?}", fleet.reboots());
+    fleet.rebooted(&[3])?;
     fleet.plan(1, |plan| plan.boot = Boot::Go);
     fleet.retry(&[1]).await?;
     fleet.until_updated(B).await?;
-    ensure!(fleet.reboots() == [4], "{:?}", fleet.reboots());
+    fleet.rebooted(&[4])?;
     fleet.finish().await
 }
 
@@ -134,7 +127,7 @@ async fn asked(suite: Arc<Suite>) -> Result<()> {
             Ok(())
         })
         .await?;
-    ensure!(fleet.reboots() == [1, 0], "{:?}", fleet.reboots());
+    fleet.rebooted(&[1, 0])?;
     // Asking for another node is no request for this one.
     fleet.retry(&[2]).await?;
     fleet.plan(1, |plan| plan.boot = Boot::Go);
@@ -148,34 +141,27 @@ async fn asked(suite: Arc<Suite>) -> Result<()> {
             Ok(())
         })
         .await?;
-    ensure!(fleet.reboots() == [1, 0], "{:?}", fleet.reboots());
+    fleet.rebooted(&[1, 0])?;
     fleet.retry(&[1, 2]).await?;
     fleet.until_updated(B).await?;
-    ensure!(fleet.reboots() == [2, 1], "{:?}", fleet.reboots());
+    fleet.rebooted(&[2, 1])?;
     fleet.finish().await
 }
 
 async fn by_hand(suite: Arc<Suite>) -> Result<()> {
     let fleet = Fleet::settled(&suite, "by-hand", 2, json!({ "paused": true })).await?;
     fleet.want(B).await?;
-    fleet
-        .until("both are staged", |view| {
-            ensure!(view.states() == ["Staged", "Staged"], "{view}");
-            Ok(())
-        })
-        .await?;
+    fleet.until_states(&["Staged", "Staged"]).await?;
     fleet.boot_into(2, B).await?;
     fleet
         .until("the second one counts as updated", |view| {
             view.counts([2, 1, 1, 0])
         })
         .await?;
-    ensure!(fleet.most_slots() == 0);
-    fleet
-        .spec(json!({ "rollout": { "paused": false } }))
-        .await?;
+    fleet.used_slots(..=0)?;
+    fleet.pause(false).await?;
     fleet.until_updated(B).await?;
-    ensure!(fleet.reboots() == [1, 1], "{:?}", fleet.reboots());
+    fleet.rebooted(&[1, 1])?;
     fleet.finish().await
 }
 
@@ -183,16 +169,11 @@ async fn third_image(suite: Arc<Suite>) -> Result<()> {
     let fleet = Fleet::settled(&suite, "third-image", 2, json!({})).await?;
     fleet.plan(1, |plan| plan.boot = Boot::Hold);
     fleet.want_staged(B).await?;
-    fleet
-        .until("the first one is approved", |view| {
-            ensure!(view.states() == ["Rebooting", "Staged"], "{view}");
-            Ok(())
-        })
-        .await?;
+    fleet.until_states(&["Rebooting", "Staged"]).await?;
     fleet.boot_into(1, api_tests::fleet::C).await?;
     fleet.plan_all(|plan| plan.boot = Boot::Go);
     fleet.until_updated(B).await?;
-    ensure!(fleet.reboots() == [2, 1], "{:?}", fleet.reboots());
-    ensure!(fleet.most_slots() == 1, "{} slots", fleet.most_slots());
+    fleet.rebooted(&[2, 1])?;
+    fleet.used_slots(1..=1)?;
     fleet.finish().await
 }

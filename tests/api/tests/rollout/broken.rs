@@ -82,8 +82,8 @@ async fn no_json(suite: Arc<Suite>, phase: Phase) -> Result<()> {
         .await?;
     let_go(&fleet, &name).await?;
     fleet.until_updated(B).await?;
-    ensure!(fleet.reboots() == [1, 1], "{:?}", fleet.reboots());
-    ensure!(fleet.most_slots() <= 1, "{} slots", fleet.most_slots());
+    fleet.rebooted(&[1, 1])?;
+    fleet.used_slots(..=1)?;
     fleet.finish().await
 }
 
@@ -170,6 +170,9 @@ async fn nonsense(suite: Arc<Suite>) -> Result<()> {
 
 async fn large(suite: Arc<Suite>) -> Result<()> {
     let fleet = Fleet::settled(&suite, "large", 2, json!({})).await?;
+    let too_much = json!({ "metadata": { "annotations": { "test/large": "x".repeat(1 << 20) } } });
+    let refused = fleet.patch_node(1, too_much).await;
+    ensure!(refused.is_err(), "the API server took a MiB of annotations");
     let note = json!({ "annotations": { "test/large": "x".repeat(ALMOST_ALL) } });
     let patch = json!({ "metadata": note });
     fleet.patch_node(1, patch.clone()).await?;
@@ -257,7 +260,7 @@ async fn at_the_limit(suite: Arc<Suite>) -> Result<()> {
         up_to_date(pool)
     })
     .await?;
-    ensure!(fleet.reboots() == [1, 1], "{:?}", fleet.reboots());
+    fleet.rebooted(&[1, 1])?;
     pools
         .delete(&name, &kube::api::DeleteParams::default())
         .await?;

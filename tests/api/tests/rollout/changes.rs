@@ -51,12 +51,8 @@ async fn another(suite: Arc<Suite>, phase: Phase) -> Result<()> {
     let view = fleet.until_updated(C).await?;
     view.pool_is("Degraded=False/OK")?;
     let booted_b = u32::from(phase == Phase::Verifying);
-    ensure!(
-        fleet.reboots() == [1 + booted_b, 1],
-        "{:?}",
-        fleet.reboots()
-    );
-    ensure!(fleet.most_slots() <= 1, "{} slots", fleet.most_slots());
+    fleet.rebooted(&[1 + booted_b, 1])?;
+    fleet.used_slots(..=1)?;
     fleet.finish().await
 }
 
@@ -82,7 +78,7 @@ async fn back(suite: Arc<Suite>, phase: Phase) -> Result<()> {
         .await?;
     // Only a host that runs B already has to reboot for it.
     let reboots = if phase == Phase::Verifying { 2 } else { 0 };
-    ensure!(fleet.reboots() == [reboots, 0], "{:?}", fleet.reboots());
+    fleet.rebooted(&[reboots, 0])?;
     fleet.finish().await
 }
 
@@ -90,7 +86,7 @@ async fn back(suite: Arc<Suite>, phase: Phase) -> Result<()> {
 async fn paused(suite: Arc<Suite>, phase: Phase) -> Result<()> {
     let name = format!("paused-{}", phase.name());
     let fleet = held_in(&suite, &name, phase).await?;
-    fleet.spec(json!({ "rollout": { "paused": true } })).await?;
+    fleet.pause(true).await?;
     fleet
         .until("it says so", |view| {
             view.pool_is("UpToDate=False/Paused").map(drop)
@@ -116,16 +112,10 @@ async fn paused(suite: Arc<Suite>, phase: Phase) -> Result<()> {
         })
         .await?;
     view.pool_is("UpToDate=False/Paused")?;
-    ensure!(
-        fleet.reboots() == [u32::from(began), 0],
-        "{:?}",
-        fleet.reboots()
-    );
-    fleet
-        .spec(json!({ "rollout": { "paused": false } }))
-        .await?;
+    fleet.rebooted(&[u32::from(began), 0])?;
+    fleet.pause(false).await?;
     fleet.until_updated(B).await?;
-    ensure!(fleet.reboots() == [1, 1], "{:?}", fleet.reboots());
+    fleet.rebooted(&[1, 1])?;
     fleet.finish().await
 }
 

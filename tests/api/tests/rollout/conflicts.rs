@@ -99,10 +99,10 @@ async fn approved(suite: Arc<Suite>) -> Result<()> {
             },
         )
         .await?;
-    ensure!(fleet.reboots() == [1, 0], "{:?}", fleet.reboots());
+    fleet.rebooted(&[1, 0])?;
     delete(&fleet, "approved-rival").await?;
     fleet.until_updated(B).await?;
-    ensure!(fleet.reboots() == [1, 1], "{:?}", fleet.reboots());
+    fleet.rebooted(&[1, 1])?;
     fleet.finish().await
 }
 
@@ -120,10 +120,10 @@ async fn not_approved(suite: Arc<Suite>) -> Result<()> {
         })
         .await?;
     unguard(&fleet, "not-approved").await?;
-    ensure!(fleet.reboots() == [0, 0], "{:?}", fleet.reboots());
+    fleet.rebooted(&[0, 0])?;
     delete(&fleet, "not-approved-rival").await?;
     fleet.until_updated(B).await?;
-    ensure!(fleet.reboots() == [1, 1], "{:?}", fleet.reboots());
+    fleet.rebooted(&[1, 1])?;
     fleet.finish().await
 }
 

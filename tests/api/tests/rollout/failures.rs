@@ -6,14 +6,17 @@ use anyhow::{Context as _, Result, ensure};
 use api_tests::{
     Fleet, Suite,
     fleet::{B, Boot, C, Stage},
+    kubelet, wait,
 };
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::{core::v1::Pod, policy::v1::PodDisruptionBudget};
 use kube::{
     Api,
-    api::{DeleteParams, PostParams},
+    api::{ListParams, Patch, PatchParams, PostParams},
 };
 use libtest_mimic::Trial;
 use serde_json::json;
+
+use crate::phases::{NO_CORDON, forbid_cordon, guard, unguard};
 
 pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
     vec![
@@ -25,6 +28,14 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
         ),
         suite.trial("failures::a_node_that_stays_down_is_degraded", stays_down),
         suite.trial("failures::a_blocked_drain_names_its_budget", blocked_drain),
+        suite.trial(
+            "failures::every_pod_that_holds_a_drain_up_is_named_on_node_and_pool",
+            held_up,
+        ),
+        suite.trial(
+            "failures::a_node_that_cannot_be_cordoned_is_told_and_stops_nobody",
+            no_cordon,
+        ),
         suite.trial("failures::an_uncordoned_node_is_drained_anew", uncordoned),
         suite.trial(
             "failures::a_node_that_is_not_ready_takes_no_slot",
@@ -78,14 +89,14 @@ async fn halted(suite: Arc<Suite>) -> Result<()> {
         })
         .await?;
     ensure!(view.in_slot() == ["halted-1", "halted-2"], "{view}");
-    ensure!(fleet.reboots() == [1, 1, 1, 0, 0], "{:?}", fleet.reboots());
+    fleet.rebooted(&[1, 1, 1, 0, 0])?;
     // Both recover, and it goes on by itself.
     for n in [1, 2] {
         fleet.node_ready(n, true).await?;
     }
     let view = fleet.until_updated(B).await?;
     view.pool_is("Degraded=False/OK")?;
-    ensure!(fleet.reboots() == [1; 5], "{:?}", fleet.reboots());
+    fleet.rebooted(&[1; 5])?;
     fleet.finish().await
 }
 
@@ -105,13 +116,13 @@ async fn fell_back(suite: Arc<Suite>) -> Result<()> {
             view.counts([3, 2, 0, 1])
         })
         .await?;
-    ensure!(fleet.reboots() == [1, 1, 1], "{:?}", fleet.reboots());
+    fleet.rebooted(&[1, 1, 1])?;
     // Another image is another try.
     fleet.plan_all(|plan| plan.boot = Boot::Go);
     fleet.want(C).await?;
     let view = fleet.until_updated(C).await?;
     view.pool_is("Degraded=False/OK")?;
-    ensure!(fleet.reboots() == [2, 2, 2], "{:?}", fleet.reboots());
+    fleet.rebooted(&[2, 2, 2])?;
     fleet.finish().await
 }
 
@@ -128,7 +139,7 @@ async fn stays_down(suite: Arc<Suite>) -> Result<()> {
             Ok(())
         })
         .await?;
-    ensure!(fleet.reboots() == [0, 0], "{:?}", fleet.reboots());
+    fleet.rebooted(&[0, 0])?;
     // It comes back by itself, and heals.
     fleet.plan(1, |plan| plan.boot = Boot::Go);
     let view = fleet.until_updated(B).await?;
@@ -138,15 +149,7 @@ async fn stays_down(suite: Arc<Suite>) -> Result<()> {
 
 async fn blocked_drain(suite: Arc<Suite>) -> Result<()> {
     let fleet = Fleet::settled(&suite, "blocked-drain", 1, json!({})).await?;
-    let budgets = Api::<PodDisruptionBudget>::namespaced(fleet.client(), "blocked-drain");
-    fleet
-        .workload("blocked-drain-1", json!({ "app": "guarded" }))
-        .await?;
-    let budget: PodDisruptionBudget = serde_json::from_value(json!({
-        "metadata": { "name": "guard" },
-        "spec": { "minAvailable": 1, "selector": { "matchLabels": { "app": "guarded" } } },
-    }))?;
-    budgets.create(&PostParams::default(), &budget).await?;
+    guard(&fleet, "blocked-drain", 1).await?;
     fleet.want(B).await?;
     fleet
         .until("the drain says what it waits for", |view| {
@@ -162,8 +165,8 @@ async fn blocked_drain(suite: Arc<Suite>) -> Result<()> {
             Ok(())
         })
         .await?;
-    ensure!(fleet.reboots() == [0]);
-    budgets.delete("guard", &DeleteParams::default()).await?;
+    fleet.rebooted(&[0])?;
+    unguard(&fleet, "blocked-drain").await?;
     fleet.until_updated(B).await?;
     fleet
         .until("nothing is waited for any more", |view| {
@@ -175,18 +178,104 @@ async fn blocked_drain(suite: Arc<Suite>) -> Result<()> {
     fleet.finish().await
 }
 
+/// One by a budget, one by two of them, one by a finalizer, one by its grace period.
+async fn held_up(suite: Arc<Suite>) -> Result<()> {
+    let fleet = Fleet::settled(&suite, "held-up", 1, json!({})).await?;
+    let node = fleet.node(1);
+    guard(&fleet, "held-up", 1).await?;
+    let named = |name: &str, change: serde_json::Value| {
+        let mut pod = json!({ "metadata": { "generateName": null, "name": name } });
+        api_tests::hosts::merge(&mut pod, change);
+        pod
+    };
+    let labels = json!({ "metadata": { "labels": { "app": "twice" } } });
+    fleet.pod(&node, named("twice", labels)).await?;
+    let budgets = Api::<PodDisruptionBudget>::namespaced(fleet.client(), "held-up");
+    for name in ["one", "two"] {
+        let budget = serde_json::from_value(json!({
+            "metadata": { "name": name },
+            "spec": { "minAvailable": 1, "selector": { "matchLabels": { "app": "twice" } } },
+        }))?;
+        budgets.create(&PostParams::default(), &budget).await?;
+    }
+    let kept = json!({ "metadata": { "finalizers": ["test.example.com/backup"] } });
+    fleet.pod(&node, named("kept", kept)).await?;
+    let slow = json!({
+        "metadata": { "annotations": { kubelet::HOLDS: "" } },
+        "spec": { "terminationGracePeriodSeconds": 3600 },
+    });
+    fleet.pod(&node, named("slow", slow)).await?;
+    fleet.want(B).await?;
+    let words = [
+        "PodDisruptionBudget held-up/guard allows 0 disruptions",
+        "held-up/twice: more than one PodDisruptionBudget",
+        "held-up/kept: still there after its 0 s to stop, held by finalizers test.example.com/backup",
+        "held-up/slow (shutting down)",
+    ];
+    let all = |message: &str| -> Result<()> {
+        for part in words {
+            ensure!(message.contains(part), "`{part}` is not in: {message}");
+        }
+        Ok(())
+    };
+    // The news of one cause come every 30 seconds.
+    fleet
+        .until("node and pool name all of them", |view| {
+            all(&view.node_condition("held-up-1", "Waiting")?.message)?;
+            all(&view.pool_is("UpToDate=False/RolloutInProgress")?.message)
+        })
+        .await?;
+    fleet.rebooted(&[0])?;
+    let pods = Api::<Pod>::namespaced(fleet.client(), "held-up");
+    unguard(&fleet, "held-up").await?;
+    for name in ["one", "two"] {
+        budgets
+            .delete(name, &kube::api::DeleteParams::default())
+            .await?;
+    }
+    let free = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+    pods.patch("kept", &PatchParams::default(), &free).await?;
+    wait::until("all but the slow one are gone", || async {
+        let left = pods.list(&ListParams::default()).await?.items.len();
+        ensure!(left == 1, "{left} pods");
+        Ok(())
+    })
+    .await?;
+    let now = kube::api::DeleteParams::default().grace_period(0);
+    pods.delete("slow", &now).await?;
+    let view = fleet.until_updated(B).await?;
+    let message = view.pool_is("UpToDate=True/AllUpdated")?.message;
+    ensure!(message.is_empty(), "{message}");
+    fleet.finish().await
+}
+
+async fn no_cordon(suite: Arc<Suite>) -> Result<()> {
+    let rollout = json!({ "maxUnavailable": 2 });
+    let fleet = Fleet::settled(&suite, "no-cordon", 2, rollout).await?;
+    forbid_cordon(&fleet, "no-cordon", 1).await?;
+    fleet.want(B).await?;
+    fleet
+        .until("it is told, and the other one is updated", |view| {
+            let message = view.pool_is("Degraded=True/NodeDegraded")?.message;
+            ensure!(
+                message.contains("no-cordon-1") && message.contains(NO_CORDON),
+                "{message}"
+            );
+            view.counts([2, 1, 0, 1])
+        })
+        .await?;
+    fleet.rebooted(&[0, 1])?;
+    unguard(&fleet, "no-cordon").await?;
+    let view = fleet.until_updated(B).await?;
+    view.pool_is("Degraded=False/OK")?;
+    fleet.rebooted(&[1, 1])?;
+    fleet.finish().await
+}
+
 /// The witness wants the node cordoned and empty when it is approved.
 async fn uncordoned(suite: Arc<Suite>) -> Result<()> {
     let fleet = Fleet::settled(&suite, "uncordoned", 1, json!({})).await?;
-    let budgets = Api::<PodDisruptionBudget>::namespaced(fleet.client(), "uncordoned");
-    fleet
-        .workload("uncordoned-1", json!({ "app": "guarded" }))
-        .await?;
-    let budget: PodDisruptionBudget = serde_json::from_value(json!({
-        "metadata": { "name": "guard" },
-        "spec": { "minAvailable": 1, "selector": { "matchLabels": { "app": "guarded" } } },
-    }))?;
-    budgets.create(&PostParams::default(), &budget).await?;
+    guard(&fleet, "uncordoned", 1).await?;
     fleet.want(B).await?;
     let cordoned = |view: &api_tests::fleet::View| {
         ensure!(view.cordoned() == ["uncordoned-1"], "{view}");
@@ -199,7 +288,7 @@ async fn uncordoned(suite: Arc<Suite>) -> Result<()> {
         .workload("uncordoned-1", json!({}))
         .await
         .context("a pod that came in between")?;
-    budgets.delete("guard", &DeleteParams::default()).await?;
+    unguard(&fleet, "uncordoned").await?;
     fleet.until_updated(B).await?;
     fleet.finish().await
 }
@@ -218,13 +307,9 @@ async fn not_ready(suite: Arc<Suite>) -> Result<()> {
             view.counts([3, 2, 1, 0])
         })
         .await?;
-    ensure!(fleet.reboots() == [0, 1, 1], "{:?}", fleet.reboots());
+    fleet.rebooted(&[0, 1, 1])?;
     // The one that is down anyway takes one of the two slots' room.
-    ensure!(
-        fleet.most_slots() == 1,
-        "{} slots at once",
-        fleet.most_slots()
-    );
+    fleet.used_slots(1..=1)?;
     fleet.node_ready(1, true).await?;
     fleet.until_updated(B).await?;
     fleet.finish().await

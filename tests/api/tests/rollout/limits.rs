@@ -51,10 +51,7 @@ async fn staging(suite: Arc<Suite>) -> Result<()> {
     // One that is done makes room for the third.
     fleet.plan(1, |plan| plan.stage = Stage::Go);
     fleet
-        .until("the third one stages", |view| {
-            ensure!(view.states() == ["Staged", "Staging", "Staging"], "{view}");
-            Ok(())
-        })
+        .until_states(&["Staged", "Staging", "Staging"])
         .await?;
     fleet.plan_all(|plan| plan.stage = Stage::Go);
     fleet
@@ -70,12 +67,7 @@ async fn min_ready(suite: Arc<Suite>) -> Result<()> {
     let fleet = Fleet::settled(&suite, "min-ready", 1, rollout).await?;
     fleet.plan(1, |plan| plan.boot = Boot::Hold);
     fleet.want(B).await?;
-    fleet
-        .until("it is approved", |view| {
-            ensure!(view.states() == ["Rebooting"], "{view}");
-            Ok(())
-        })
-        .await?;
+    fleet.until_states(&["Rebooting"]).await?;
     let before = Instant::now();
     fleet.plan(1, |plan| plan.boot = Boot::Go);
     fleet
@@ -113,17 +105,9 @@ async fn control_plane(suite: Arc<Suite>) -> Result<()> {
     }
     one.plan_all(|plan| plan.boot = Boot::Hold);
     one.want(B).await?;
-    one.until("the first pool's node is approved", |view| {
-        ensure!(view.states() == ["Rebooting"], "{view}");
-        Ok(())
-    })
-    .await?;
+    one.until_states(&["Rebooting"]).await?;
     two.want(B).await?;
-    two.until("the second pool's nodes are staged", |view| {
-        ensure!(view.states() == ["Staged", "Staged"], "{view}");
-        Ok(())
-    })
-    .await?;
+    two.until_states(&["Staged", "Staged"]).await?;
     // Ready=False on one of the others would keep the rest up as well.
     one.plan_all(|plan| plan.boot = Boot::NotReady);
     one.until("it is up again, and not Ready", |view| {
@@ -134,15 +118,11 @@ async fn control_plane(suite: Arc<Suite>) -> Result<()> {
         Ok(())
     })
     .await?;
-    ensure!(two.most_slots() == 0, "two control-plane nodes at once");
+    two.used_slots(..=0)?;
     one.node_ready(1, true).await?;
     one.until_updated(B).await?;
     two.until_updated(B).await?;
-    ensure!(
-        two.most_slots() == 1,
-        "{} control-plane nodes at once",
-        two.most_slots()
-    );
+    two.used_slots(1..=1)?;
     one.finish().await?;
     two.finish().await
 }
@@ -163,16 +143,8 @@ async fn timeouts(suite: Arc<Suite>) -> Result<()> {
             Ok(())
         })
         .await?;
-    reboots
-        .until("it is approved", |view| {
-            ensure!(view.states() == ["Rebooting"], "{view}");
-            Ok(())
-        })
-        .await?;
-    let turn = suite.operator.turn().await;
-    suite.operator.stop().await?;
-    suite.operator.start(&suite).await?;
-    drop(turn);
+    reboots.until_states(&["Rebooting"]).await?;
+    suite.operator.restart(&suite, async { Ok(()) }).await?;
     // The slot goes to the other node, and the first one is left alone until a person asks.
     drains
         .until("the drain is given up", |view| {

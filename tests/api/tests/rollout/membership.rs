@@ -107,12 +107,7 @@ async fn left_in_slot(suite: Arc<Suite>) -> Result<()> {
     let fleet = Fleet::settled(&suite, "left-in-slot", 2, json!({})).await?;
     fleet.plan(1, |plan| plan.boot = Boot::Hold);
     fleet.want_staged(B).await?;
-    fleet
-        .until("the first node is in a slot", |view| {
-            ensure!(view.states() == ["Rebooting", "Staged"], "{view}");
-            Ok(())
-        })
-        .await?;
+    fleet.until_states(&["Rebooting", "Staged"]).await?;
     fleet.take_out(1).await?;
     // Its slot is free: the other one goes on by itself.
     fleet
@@ -135,12 +130,7 @@ async fn deleted_node(suite: Arc<Suite>) -> Result<()> {
     let fleet = Fleet::settled(&suite, "deleted-node", 2, json!({})).await?;
     fleet.plan(1, |plan| plan.boot = Boot::Hold);
     fleet.want_staged(B).await?;
-    fleet
-        .until("the first node is in a slot", |view| {
-            ensure!(view.states() == ["Rebooting", "Staged"], "{view}");
-            Ok(())
-        })
-        .await?;
+    fleet.until_states(&["Rebooting", "Staged"]).await?;
     hosts::delete_node(&suite.admin, "deleted-node-1").await?;
     fleet
         .until("its object is gone and the other one is updated", |view| {
@@ -240,7 +230,7 @@ async fn conflict(suite: Arc<Suite>) -> Result<()> {
             },
         )
         .await?;
-    ensure!(fleet.reboots() == [1, 0], "{:?}", fleet.reboots());
+    fleet.rebooted(&[1, 0])?;
     pools
         .delete("conflict-rival", &DeleteParams::default())
         .await?;

@@ -48,12 +48,8 @@ async fn one_at_a_time(suite: Arc<Suite>) -> Result<()> {
         let note = node.annotations().get(names::ANNOTATION_CORDONED_BY);
         ensure!(note.is_none(), "{name} is said to be cordoned by {note:?}");
     }
-    ensure!(fleet.reboots() == [1, 1, 1], "{:?}", fleet.reboots());
-    ensure!(
-        fleet.most_slots() == 1,
-        "{} slots at once",
-        fleet.most_slots()
-    );
+    fleet.rebooted(&[1, 1, 1])?;
+    fleet.used_slots(1..=1)?;
     fleet.finish().await
 }
 
@@ -86,11 +82,7 @@ async fn slots_in_use(suite: Arc<Suite>) -> Result<()> {
         .await?;
     fleet.plan_all(|plan| plan.boot = Boot::Go);
     fleet.until_updated(B).await?;
-    ensure!(
-        fleet.most_slots() == 2,
-        "{} slots at once",
-        fleet.most_slots()
-    );
+    fleet.used_slots(2..=2)?;
     fleet.finish().await
 }
 
@@ -100,21 +92,11 @@ async fn percentage(suite: Arc<Suite>) -> Result<()> {
     fleet.plan_all(|plan| plan.boot = Boot::Hold);
     fleet.want_staged(B).await?;
     fleet
-        .until("34% of three nodes are two", |view| {
-            ensure!(
-                view.states() == ["Rebooting", "Rebooting", "Staged"],
-                "{view}"
-            );
-            Ok(())
-        })
+        .until_states(&["Rebooting", "Rebooting", "Staged"])
         .await?;
     fleet.plan_all(|plan| plan.boot = Boot::Go);
     fleet.until_updated(B).await?;
-    ensure!(
-        fleet.most_slots() == 2,
-        "{} slots at once",
-        fleet.most_slots()
-    );
+    fleet.used_slots(2..=2)?;
     fleet.finish().await
 }
 
@@ -127,7 +109,7 @@ async fn zero(suite: Arc<Suite>) -> Result<()> {
             view.pool_is("UpToDate=False/Paused").map(drop)
         })
         .await?;
-    ensure!(fleet.most_slots() == 0);
+    fleet.used_slots(..=0)?;
     fleet
         .spec(json!({ "rollout": { "maxUnavailable": 1 } }))
         .await?;
@@ -137,7 +119,7 @@ async fn zero(suite: Arc<Suite>) -> Result<()> {
 
 async fn paused(suite: Arc<Suite>) -> Result<()> {
     let fleet = Fleet::settled(&suite, "paused", 2, json!({})).await?;
-    fleet.spec(json!({ "rollout": { "paused": true } })).await?;
+    fleet.pause(true).await?;
     fleet.want(B).await?;
     let view = fleet
         .until("both nodes are staged", |view| {
@@ -147,9 +129,7 @@ async fn paused(suite: Arc<Suite>) -> Result<()> {
         .await?;
     ensure!(view.cordoned().is_empty(), "{view}");
     ensure!(fleet.reboots() == [0, 0] && fleet.most_slots() == 0);
-    fleet
-        .spec(json!({ "rollout": { "paused": false } }))
-        .await?;
+    fleet.pause(false).await?;
     fleet.until_updated(B).await?;
     fleet.finish().await
 }
@@ -158,13 +138,8 @@ async fn paused_midway(suite: Arc<Suite>) -> Result<()> {
     let fleet = Fleet::settled(&suite, "paused-midway", 2, json!({})).await?;
     fleet.plan(1, |plan| plan.boot = Boot::Hold);
     fleet.want_staged(B).await?;
-    fleet
-        .until("the first node reboots", |view| {
-            ensure!(view.states() == ["Rebooting", "Staged"], "{view}");
-            Ok(())
-        })
-        .await?;
-    fleet.spec(json!({ "rollout": { "paused": true } })).await?;
+    fleet.until_states(&["Rebooting", "Staged"]).await?;
+    fleet.pause(true).await?;
     fleet.plan(1, |plan| plan.boot = Boot::Go);
     let view = fleet
         .until("the first node is done", |view| {
@@ -177,10 +152,8 @@ async fn paused_midway(suite: Arc<Suite>) -> Result<()> {
         })
         .await?;
     ensure!(view.states() == ["Idle", "Staged"], "{view}");
-    ensure!(fleet.reboots() == [1, 0]);
-    fleet
-        .spec(json!({ "rollout": { "paused": false } }))
-        .await?;
+    fleet.rebooted(&[1, 0])?;
+    fleet.pause(false).await?;
     fleet.until_updated(B).await?;
     fleet.finish().await
 }
@@ -191,10 +164,7 @@ async fn another_image(suite: Arc<Suite>) -> Result<()> {
     fleet.plan_all(|plan| plan.boot = Boot::Hold);
     fleet.want_staged(B).await?;
     fleet
-        .until("the first node reboots into B", |view| {
-            ensure!(view.states() == ["Rebooting", "Staged", "Staged"], "{view}");
-            Ok(())
-        })
+        .until_states(&["Rebooting", "Staged", "Staged"])
         .await?;
     fleet.want(C).await?;
     fleet
@@ -206,24 +176,15 @@ async fn another_image(suite: Arc<Suite>) -> Result<()> {
     fleet.plan_all(|plan| plan.boot = Boot::Go);
     fleet.until_updated(C).await?;
     // The approval of B was revoked before the host acted on it: nobody booted B in vain.
-    ensure!(fleet.reboots() == [1, 1, 1], "{:?}", fleet.reboots());
-    ensure!(
-        fleet.most_slots() == 1,
-        "{} slots at once",
-        fleet.most_slots()
-    );
+    fleet.rebooted(&[1, 1, 1])?;
+    fleet.used_slots(1..=1)?;
     fleet.finish().await
 }
 
 async fn back_again(suite: Arc<Suite>) -> Result<()> {
     let fleet = Fleet::settled(&suite, "back-again", 2, json!({ "paused": true })).await?;
     fleet.want(B).await?;
-    fleet
-        .until("B is staged", |view| {
-            ensure!(view.states() == ["Staged", "Staged"], "{view}");
-            Ok(())
-        })
-        .await?;
+    fleet.until_states(&["Staged", "Staged"]).await?;
     fleet.want(A).await?;
     fleet.until_updated(A).await?;
     fleet
@@ -234,7 +195,7 @@ async fn back_again(suite: Arc<Suite>) -> Result<()> {
             Ok(())
         })
         .await?;
-    ensure!(fleet.reboots() == [0, 0]);
+    fleet.rebooted(&[0, 0])?;
     fleet.finish().await
 }
 
@@ -242,20 +203,12 @@ async fn breakdown(suite: Arc<Suite>) -> Result<()> {
     let fleet = Fleet::settled(&suite, "breakdown", 4, json!({})).await?;
     fleet.plan(2, |plan| plan.boot = Boot::Hold);
     fleet.plan(4, |plan| plan.stage = Stage::Hold);
-    fleet.spec(json!({ "rollout": { "paused": true } })).await?;
+    fleet.pause(true).await?;
     fleet.want(B).await?;
     fleet
-        .until("all but the last are staged", |view| {
-            ensure!(
-                view.states() == ["Staged", "Staged", "Staged", "Staging"],
-                "{view}"
-            );
-            Ok(())
-        })
+        .until_states(&["Staged", "Staged", "Staged", "Staging"])
         .await?;
-    fleet
-        .spec(json!({ "rollout": { "paused": false } }))
-        .await?;
+    fleet.pause(false).await?;
     fleet
         .until("each node is counted where it stands", |view| {
             let message = view.pool_is("UpToDate=False/RolloutInProgress")?.message;
@@ -275,10 +228,7 @@ async fn breakdown(suite: Arc<Suite>) -> Result<()> {
 
 async fn restarted(suite: Arc<Suite>) -> Result<()> {
     let fleet = halfway(&suite, "restarted").await?;
-    let turn = suite.operator.turn().await;
-    suite.operator.stop().await?;
-    suite.operator.start(&suite).await?;
-    drop(turn);
+    suite.operator.restart(&suite, async { Ok(()) }).await?;
     go_on(fleet).await
 }
 
@@ -299,10 +249,7 @@ async fn halfway(suite: &Arc<Suite>, name: &str) -> Result<Fleet> {
     fleet.plan(1, |plan| plan.boot = Boot::Hold);
     fleet.want_staged(B).await?;
     fleet
-        .until("the first node reboots", |view| {
-            ensure!(view.states() == ["Rebooting", "Staged", "Staged"], "{view}");
-            Ok(())
-        })
+        .until_states(&["Rebooting", "Staged", "Staged"])
         .await?;
     Ok(fleet)
 }
@@ -310,11 +257,7 @@ async fn halfway(suite: &Arc<Suite>, name: &str) -> Result<Fleet> {
 async fn go_on(fleet: Fleet) -> Result<()> {
     fleet.plan_all(|plan| plan.boot = Boot::Go);
     fleet.until_updated(B).await?;
-    ensure!(fleet.reboots() == [1, 1, 1], "{:?}", fleet.reboots());
-    ensure!(
-        fleet.most_slots() == 1,
-        "{} slots at once",
-        fleet.most_slots()
-    );
+    fleet.rebooted(&[1, 1, 1])?;
+    fleet.used_slots(1..=1)?;
     fleet.finish().await
 }

@@ -47,7 +47,7 @@ async fn moved(suite: Arc<Suite>) -> Result<()> {
         "{next:?}"
     );
 
-    fleet.spec(json!({ "rollout": { "paused": true } })).await?;
+    fleet.pause(true).await?;
     let second = server.push("VERSION=2", "stable").await?;
     fleet
         .until("the moved tag is seen", |view| {
@@ -57,12 +57,10 @@ async fn moved(suite: Arc<Suite>) -> Result<()> {
             view.pool_is("Degraded=False/OK").map(drop)
         })
         .await?;
-    fleet
-        .spec(json!({ "rollout": { "paused": false } }))
-        .await?;
+    fleet.pause(false).await?;
     let view = fleet.until_runs(&second).await?;
     ensure!(!view.status().update_available);
-    ensure!(fleet.reboots() == [2, 2], "{:?}", fleet.reboots());
+    fleet.rebooted(&[2, 2])?;
     fleet.finish().await
 }
 
@@ -123,7 +121,7 @@ async fn trouble(suite: Arc<Suite>) -> Result<()> {
             view.pool_is("Degraded=False/OK").map(drop)
         })
         .await?;
-    ensure!(fleet.reboots() == [1, 1], "{:?}", fleet.reboots());
+    fleet.rebooted(&[1, 1])?;
     fleet.finish().await?;
     other.finish().await
 }

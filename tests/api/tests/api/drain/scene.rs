@@ -114,7 +114,7 @@ impl Scene {
                 "containers": [{ "name": "main", "image": "none" }],
             },
         });
-        merge(&mut pod, change);
+        hosts::merge(&mut pod, change);
         let pod: Pod = serde_json::from_value(pod)?;
         self.api().create(&PostParams::default(), &pod).await?;
         Ok(())
@@ -265,17 +265,6 @@ pub(super) async fn namespace(suite: &Suite, name: &str) -> Result<()> {
     })
     .await
     .map(drop)
-}
-
-pub(super) fn merge(into: &mut Value, from: Value) {
-    match (into, from) {
-        (Value::Object(into), Value::Object(from)) => {
-            for (key, value) in from {
-                merge(into.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (into, from) => *into = from,
-    }
 }
 
 /// Waits until the clock shows another second: the API server's times have whole ones.
