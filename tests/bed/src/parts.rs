@@ -1,5 +1,6 @@
 //! The Go parts of the bed: Kubernetes, the registry, containerd, runc, the
-//! network plugins and the small workloads, built once into `<target>/bed/bin`.
+//! network plugins, the small workloads, a collector of telemetry and linters,
+//! built once into `<target>/bed/bin`.
 //!
 //! A part is keyed by its sources, its flags and the compiler; while the key
 //! holds nothing is built. One process builds at a time, the others wait.

@@ -32,6 +32,8 @@ fn every_part_builds_and_knows_its_version() {
         "runc has no seccomp"
     );
     for name in [
+        "lint/actionlint",
+        "lint/kube-score",
         "registry",
         "ctr",
         "containerd-shim-runc-v2",

@@ -26,12 +26,15 @@ pub enum Part {
     Workload,
     /// The OpenTelemetry Collector, writing what it gets to files.
     Collector,
+    /// Linters of workflows and manifests: `actionlint` and `kube-score`.
+    Lint,
 }
 
 impl Part {
     /// Every part.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Workload,
+        Self::Lint,
         Self::Collector,
         Self::Registry,
         Self::Cni,
@@ -59,6 +62,7 @@ impl Part {
             Self::Cni => &CNI,
             Self::Workload => &WORKLOAD,
             Self::Collector => &COLLECTOR,
+            Self::Lint => &LINT,
         }
     }
 }
@@ -166,6 +170,19 @@ const COLLECTOR: Recipe = Recipe {
     links: &[],
     tags: "",
     ldflags: "-s -w -X main.version=0.128.0",
+    cgo: false,
+};
+
+const LINT: Recipe = Recipe {
+    source: "lint",
+    packages: &[
+        "github.com/rhysd/actionlint/cmd/actionlint",
+        "github.com/zegl/kube-score/cmd/kube-score",
+    ],
+    outputs: &["lint/actionlint", "lint/kube-score"],
+    links: &[],
+    tags: "",
+    ldflags: "-s -w",
     cgo: false,
 };
 
