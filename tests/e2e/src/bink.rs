@@ -13,8 +13,13 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use crate::images;
 use crate::wait::until;
 
+/// On real machines: the image of the disk that they start from.
+const DISK: &str = "E2E_NODE_DISK";
+/// On real machines: the OS image on that disk, `localhost:5000/…@sha256:…`.
+pub(crate) const SEED: &str = "E2E_OS_SEED";
 /// How long `cluster start` and `node add` may take. On real VMs it is minutes.
 const START: Duration = Duration::from_secs(900);
 /// How long any other command may take.
@@ -24,6 +29,8 @@ const ORDINARY: Duration = Duration::from_secs(120);
 #[derive(Debug, Clone)]
 pub struct Bink {
     program: PathBuf,
+    /// The bed's own, with its further commands.
+    is_bed: bool,
     cluster: String,
     /// bink reads `./config.yaml` and writes a kubeconfig beside it: it gets a
     /// folder of its own.
@@ -46,12 +53,13 @@ impl Bink {
     /// bed's own: this very program, whose `main` must begin with
     /// [`bed::bink::run_as_bink`].
     pub fn find(cluster: &str, dir: &Path) -> Result<Self> {
-        let program = match Self::real()? {
-            Some(path) => path,
-            None => own(dir)?,
+        let (program, is_bed) = match Self::real()? {
+            Some(path) => (path, false),
+            None => (own(dir)?, true),
         };
         Ok(Self {
             program,
+            is_bed,
             cluster: cluster.to_owned(),
             dir: dir.to_owned(),
         })
@@ -71,6 +79,12 @@ impl Bink {
         }
     }
 
+    /// Is it the bed's own, with hosts that are no machines?
+    #[must_use]
+    pub const fn is_bed(&self) -> bool {
+        self.is_bed
+    }
+
     /// The cluster's name.
     #[must_use]
     pub fn cluster(&self) -> &str {
@@ -79,15 +93,34 @@ impl Bink {
 
     /// Starts the cluster with its first node, which has the control-plane role.
     pub async fn start(&self, node: &str) -> Result<()> {
-        self.run(START, ["cluster", "start", "--node-name", node])
-            .await
-            .map(drop)
+        let machine = self.machine();
+        let machine = machine.iter().map(String::as_str);
+        let start = ["cluster", "start", "--node-name", node];
+        let start = start.into_iter().chain(machine);
+        self.run(START, start).await.map(drop)
+    }
+
+    /// The flags that say what a real machine is made of; bink's own defaults
+    /// where nothing is said.
+    fn machine(&self) -> Vec<String> {
+        let flag = |name: &str, variable: &str, value: &dyn Fn(String) -> String| {
+            let said = env::var(variable).ok().filter(|_| !self.is_bed);
+            said.map(|said| [name.to_owned(), value(said)])
+        };
+        let disk = flag("--node-image", DISK, &|disk| disk);
+        let image = flag("--target-imgref", SEED, &|seed| {
+            seed.replacen("localhost:5000", images::WITHIN, 1)
+        });
+        disk.into_iter().chain(image).flatten().collect()
     }
 
     /// Adds a worker.
     pub async fn add(&self, node: &str, labels: &[&str]) -> Result<()> {
+        let machine = self.machine();
+        let machine = machine.iter().map(String::as_str);
         let labels = labels.iter().flat_map(|label| ["--label", label]);
-        self.run(START, ["node", "add", node].into_iter().chain(labels))
+        let add = ["node", "add", node].into_iter();
+        self.run(START, add.chain(labels).chain(machine))
             .await
             .map(drop)
     }
@@ -155,11 +188,28 @@ impl Bink {
     /// which cannot wait for a future.
     #[must_use]
     pub fn stop(&self) -> std::process::Command {
+        self.blocking(&["cluster", "stop", "--force", "--remove-data"])
+    }
+
+    /// Where the cluster logs what pods ask of its API server; `None` where
+    /// that is not known. For `Drop` as well.
+    pub(crate) fn audit_log(&self) -> Result<Option<PathBuf>> {
+        if !self.is_bed {
+            return Ok(None);
+        }
+        let output = self.blocking(&["bed", "audit-log"]).output()?;
+        if !output.status.success() {
+            bail!("{}", text(&output.stderr));
+        }
+        Ok(Some(PathBuf::from(text(&output.stdout))))
+    }
+
+    fn blocking(&self, args: &[&str]) -> std::process::Command {
         let mut command = std::process::Command::new(&self.program);
         command
             .current_dir(&self.dir)
-            .args(["--cluster-name", &self.cluster]);
-        command.args(["cluster", "stop", "--force", "--remove-data"]);
+            .args(["--cluster-name", &self.cluster])
+            .args(args);
         command
     }
 

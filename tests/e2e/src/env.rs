@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use crate::bink::Bink;
 use crate::images::{Image, Images};
 use crate::wait::until;
+use crate::{install, rights};
 
 /// What a test wants of its cluster.
 #[derive(Debug, Clone)]
@@ -72,8 +73,21 @@ impl fmt::Debug for Env {
 #[derive(Debug)]
 struct Stop(Bink);
 
+impl Stop {
+    /// What the cluster's API server was asked for; a cluster that never
+    /// came up has nothing to say.
+    fn note(&self) {
+        let log = self.0.audit_log();
+        let noted = log.and_then(|log| log.as_deref().map_or(Ok(()), rights::note));
+        if let Err(error) = noted {
+            eprintln!("nothing is known of what was asked for: {error:#}");
+        }
+    }
+}
+
 impl Drop for Stop {
     fn drop(&mut self) {
+        self.note();
         match self.0.stop().status() {
             Ok(status) if status.success() => {}
             outcome => eprintln!(
@@ -90,7 +104,7 @@ impl Env {
         let name = config.name.unwrap_or_else(unique_name);
         let dir = RunDir::fresh("e2e")?;
         let bink = Bink::find(&name, dir.path())?;
-        let images = Images::push(&bink.registry().await?).await?;
+        let images = Images::push(&bink.registry().await?, !bink.is_bed()).await?;
 
         let stop = Stop(bink.clone());
         let nodes: Vec<String> = (1..=config.nodes.max(1))
@@ -113,10 +127,30 @@ impl Env {
         };
         env.all_ready().await?;
         if config.install {
-            crate::install::apply(&env.client, &env.kubeconfig, &env.images, env.dir.path())
-                .await?;
+            env.install(&env.images).await?;
         }
         Ok(env)
+    }
+
+    /// Installs operator and agent, or another version of them, and waits for
+    /// the operator.
+    pub async fn install(&self, images: &Images) -> Result<()> {
+        let manifest = install::render(images, self.dir.path()).await?;
+        let apply = ["apply", "--server-side", "-f", "-"];
+        self.kubectl(&apply, manifest.as_bytes()).await?;
+        install::is_available(&self.client, &images.operator).await
+    }
+
+    /// Takes away what [`install`](Self::install) made.
+    pub async fn uninstall(&self) -> Result<()> {
+        let manifest = install::render(&self.images, self.dir.path()).await?;
+        let delete = ["delete", "--timeout=100s", "-f", "-"];
+        self.kubectl(&delete, manifest.as_bytes()).await.map(drop)
+    }
+
+    /// Runs kubectl as a cluster admin with this on its standard input.
+    pub async fn kubectl(&self, args: &[&str], input: &[u8]) -> Result<String> {
+        install::kubectl(Some(&self.kubeconfig), args, input).await
     }
 
     /// The image that a host runs, as its bootc says.

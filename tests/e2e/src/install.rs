@@ -19,43 +19,34 @@ use crate::wait::until;
 /// How long `kubectl` may take.
 const KUBECTL: Duration = Duration::from_secs(120);
 
-/// Applies the manifests with our own images and waits for the operator.
-///
-/// `dir` is for the overlay.
-pub(crate) async fn apply(
-    client: &Client,
-    kubeconfig: &Path,
-    images: &Images,
-    dir: &Path,
-) -> Result<()> {
-    let kubectl = kubectl()?;
+/// The manifests with these images. `dir` is for the overlay.
+pub(crate) async fn render(images: &Images, dir: &Path) -> Result<String> {
     fs::write(
         dir.join("kustomization.yaml"),
         overlay(images, dir).to_string(),
     )
     .context("cannot write the overlay")?;
-    let rendered = run(Command::new(&kubectl).arg("kustomize").arg(dir), &[]).await?;
-    let mut command = Command::new(&kubectl);
-    command
-        .arg("--kubeconfig")
-        .arg(kubeconfig)
-        .args(["apply", "--server-side", "-f", "-"]);
-    run(&mut command, rendered.as_bytes()).await?;
+    kubectl(None, &["kustomize", &dir.to_string_lossy()], &[]).await
+}
+
+/// Waits until every replica of the operator runs this image and one of them
+/// is available.
+pub(crate) async fn is_available(client: &Client, image: &Image) -> Result<()> {
     let deployments = Api::<Deployment>::namespaced(client.clone(), crd::names::NAMESPACE_OPERATOR);
     until(
-        "the operator is available",
+        &format!("the operator is available as {}", image.digest),
         Duration::from_secs(120),
         async || {
-            let status = deployments
-                .get("bootc-operator")
-                .await?
-                .status
-                .unwrap_or_default();
+            let deployment = deployments.get("bootc-operator").await?;
+            let status = deployment.status.unwrap_or_default();
+            let is_seen = status.observed_generation == deployment.metadata.generation;
+            let updated = status.updated_replicas.unwrap_or(0);
+            let old = status.replicas.unwrap_or(0) - updated;
             let available = status.available_replicas.unwrap_or(0);
-            Ok(if available > 0 {
+            Ok(if is_seen && old == 0 && available > 0 {
                 Ok(())
             } else {
-                Err("no replica is available".to_owned())
+                Err(format!("{updated} new, {old} old, {available} available"))
             })
         },
     )
@@ -96,8 +87,22 @@ fn relative(from: &Path, to: &Path) -> String {
     )
 }
 
-/// `kubectl` on the `PATH`, or else the bed's own.
-fn kubectl() -> Result<PathBuf> {
+/// Runs `kubectl` on the `PATH`, or else the bed's own, with this on its
+/// standard input; its output, or its last words in the error.
+pub(crate) async fn kubectl(
+    kubeconfig: Option<&Path>,
+    args: &[&str],
+    input: &[u8],
+) -> Result<String> {
+    let mut command = Command::new(program()?);
+    if let Some(kubeconfig) = kubeconfig {
+        command.arg("--kubeconfig").arg(kubeconfig);
+    }
+    command.args(args);
+    run(&mut command, input).await
+}
+
+fn program() -> Result<PathBuf> {
     match crate::bink::on_path("kubectl") {
         Some(path) => Ok(path),
         None => Ok(bed::parts::ensure(&[bed::parts::Part::Kubernetes])?.join("kubectl")),

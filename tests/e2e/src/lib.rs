@@ -9,6 +9,7 @@ mod build;
 mod env;
 pub mod images;
 mod install;
+pub mod rights;
 pub mod view;
 pub mod wait;
 pub mod workload;

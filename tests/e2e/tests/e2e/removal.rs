@@ -1,0 +1,124 @@
+//! What is left of a cluster when the operator is taken away in the documented order: the cluster
+//! as it was.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use crd::names::{NAMESPACE_AGENT, NAMESPACE_OPERATOR};
+use e2e::wait::until;
+use e2e::{Config, Env};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt as _};
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+use crate::host_rig::Rig;
+use crate::trial;
+
+/// How long namespaces may take to go.
+const GONE: Duration = Duration::from_secs(60);
+/// Files and units of ours on a host, and what bootc is left with.
+const LEFT_ON_HOST: &str = "systemctl list-units --all --plain --no-legend 'bootc-operator*'; \
+    find /etc /run /var -xdev -name '*bootc-operator*' -o -xdev -path /run/ostree/auth.json";
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![trial(
+        "removal::in_the_documented_order_it_leaves_the_cluster_as_it_was",
+        in_the_documented_order_it_leaves_the_cluster_as_it_was,
+    )]
+}
+
+async fn in_the_documented_order_it_leaves_the_cluster_as_it_was() -> Result<()> {
+    let env = Env::new(Config {
+        nodes: 2,
+        install: false,
+        ..Config::default()
+    })
+    .await?;
+    // An admin's own cordon is to survive it all.
+    env.kubectl(&["cordon", "node2"], &[]).await?;
+    let before = nodes(&env).await?;
+    let kinds = kinds(&env).await?;
+    env.install(&env.images).await?;
+
+    let rig = Rig::of(env);
+    rig.pool("node1").await?;
+    rig.pool("node2").await?;
+    let update = rig.env.images.push_os("2").await?;
+    rig.set("node1", &update).await?;
+    rig.updated("node1", &update).await?;
+    rig.kill_agent("node1").await?;
+    let during = nodes(&rig.env).await?;
+    ensure!(
+        during != before,
+        "the operator has left no mark on any Node"
+    );
+
+    let gone = ["delete", "bootcnodepools", "--all", "--timeout=60s"];
+    rig.env.kubectl(&gone, &[]).await?;
+    ensure!(
+        nodes(&rig.env).await? == before,
+        "a Node without a pool is {:#?}, and was {before:#?}",
+        nodes(&rig.env).await?
+    );
+    rig.env.uninstall().await?;
+
+    let env = &rig.env;
+    until("the namespaces are gone", GONE, async || {
+        let all = env
+            .kubectl(&["get", "namespaces", "-o", "name"], &[])
+            .await?;
+        let ours = [NAMESPACE_OPERATOR, NAMESPACE_AGENT];
+        let left = all.lines().filter(|line| {
+            ours.iter()
+                .any(|name| line.strip_prefix("namespace/") == Some(*name))
+        });
+        let left: Vec<&str> = left.collect();
+        Ok(if left.is_empty() {
+            Ok(())
+        } else {
+            Err(left.join(", "))
+        })
+    })
+    .await?;
+    ensure!(nodes(env).await? == before, "the Nodes have changed");
+    let left = self::kinds(env).await?;
+    ensure!(
+        left == kinds,
+        "there is left {left:#?}, and there was {kinds:#?}"
+    );
+    for node in &env.nodes {
+        let left = rig.on(node, LEFT_ON_HOST).await?;
+        ensure!(left.is_empty(), "on {node} there is left {left}");
+    }
+    ensure!(
+        env.booted("node1").await? == update,
+        "node1 does not run its image any more"
+    );
+    Ok(())
+}
+
+/// What an admin says about Nodes: labels, annotations and specs.
+async fn nodes(env: &Env) -> Result<BTreeMap<String, Value>> {
+    let all = Api::<Node>::all(env.client.clone())
+        .list(&ListParams::default())
+        .await?;
+    Ok(all
+        .iter()
+        .map(|node| {
+            let said = json!({
+                "labels": node.labels(), "annotations": node.annotations(), "spec": node.spec,
+            });
+            (node.name_any(), said)
+        })
+        .collect())
+}
+
+/// The cluster-wide objects of the kinds that `install.yaml` brings.
+async fn kinds(env: &Env) -> Result<String> {
+    let kinds = "customresourcedefinitions,clusterroles,clusterrolebindings,\
+        validatingadmissionpolicies,validatingadmissionpolicybindings";
+    env.kubectl(&["get", kinds, "-o", "name"], &[]).await
+}
