@@ -4,22 +4,144 @@
 //! and are noisy; README.md beside this says what each one means and keeps the last tables. Nothing
 //! here is asserted in a test.
 
+mod cluster;
+mod drain;
+mod floor;
+mod heartbeat;
+mod numbers;
+mod process;
+mod rollout;
+mod start;
 mod table;
+mod turnround;
 
+use std::path::PathBuf;
+
+use anyhow::Result;
 use clap::{Parser, Subcommand};
+use table::Table;
 
 /// Measures one figure and prints it as a table.
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
 struct Args {
+    /// The operator to measure; unset: it is built as it is shipped
+    #[arg(long, value_name = "PROGRAM")]
+    operator: Option<PathBuf>,
     #[command(subcommand)]
     figure: Figure,
 }
 
 /// What can be measured.
 #[derive(Debug, Subcommand)]
-enum Figure {}
+enum Figure {
+    /// A rollout: wall and CPU time against a program that makes the same writes without logic
+    Rollout(Sizes),
+    /// The operator's memory after its start and at its peak
+    Memory(Sizes),
+    /// Slot freed to next node's cordon, against one write
+    Turnround {
+        /// Nodes
+        #[arg(long, default_value_t = 1000)]
+        nodes: usize,
+        /// Slots
+        #[arg(long, value_delimiter = ',', default_value = "1,10")]
+        slots: Vec<usize>,
+    },
+    /// CPU time of a Node's heartbeat, against decoding the whole Node
+    Heartbeat {
+        /// Nodes
+        #[arg(long, default_value_t = 1000)]
+        nodes: usize,
+        /// Heartbeats of each
+        #[arg(long, default_value_t = 5)]
+        beats: usize,
+        /// How often it is measured; the median counts
+        #[arg(long, default_value_t = 3)]
+        repeat: usize,
+    },
+    /// Start to first decision, against a LIST of the same objects
+    Start(Sizes),
+    /// Requests for each pod of a drain
+    Drain {
+        /// Nodes that are drained at once
+        #[arg(long, default_value_t = 10)]
+        nodes: usize,
+        /// Pods on each
+        #[arg(long, default_value_t = 100)]
+        pods: usize,
+    },
+    /// All that need a cluster, one after the other
+    Cluster(Sizes),
+}
 
-fn main() -> anyhow::Result<()> {
-    match Args::parse().figure {}
+/// What is measured at several sizes.
+#[derive(Debug, clap::Args)]
+struct Sizes {
+    /// Nodes
+    #[arg(long, value_delimiter = ',', default_value = "100,1000,5000")]
+    nodes: Vec<usize>,
+    /// How often it is measured; the median counts
+    #[arg(long, default_value_t = 3)]
+    repeat: usize,
+}
+
+fn main() -> Result<()> {
+    measure(Args::parse())
+}
+
+#[tokio::main]
+async fn measure(args: Args) -> Result<()> {
+    cluster::operator::choose(args.operator)?;
+    match args.figure {
+        Figure::Rollout(sizes) => {
+            let all = rollout::measure(&sizes.nodes, sizes.repeat, true).await?;
+            show("rollout", &rollout::table(&all));
+            show("memory", &rollout::memory(&all));
+        }
+        Figure::Memory(sizes) => {
+            let all = rollout::measure(&sizes.nodes, sizes.repeat, false).await?;
+            show("memory", &rollout::memory(&all));
+        }
+        Figure::Turnround { nodes, slots } => {
+            show("turnround", &turnround::measure(nodes, &slots).await?);
+        }
+        Figure::Heartbeat {
+            nodes,
+            beats,
+            repeat,
+        } => {
+            show(
+                "heartbeat",
+                &heartbeat::measure(nodes, beats, repeat).await?,
+            );
+        }
+        Figure::Start(sizes) => show("start", &start::measure(&sizes.nodes, sizes.repeat).await?),
+        Figure::Drain { nodes, pods } => show("drain", &drain::measure(nodes, pods).await?),
+        Figure::Cluster(sizes) => all(&sizes).await?,
+    }
+    Ok(())
+}
+
+/// The longest one comes last.
+async fn all(sizes: &Sizes) -> Result<()> {
+    let largest = sizes.nodes.iter().copied().max().unwrap_or(0);
+    show("drain", &drain::measure(10, 100).await?);
+    show(
+        "turnround",
+        &turnround::measure(1000.min(largest), &[1, 10]).await?,
+    );
+    show(
+        "heartbeat",
+        &heartbeat::measure(1000.min(largest), 5, sizes.repeat).await?,
+    );
+    show("start", &start::measure(&[largest], sizes.repeat).await?);
+    let all = rollout::measure(&sizes.nodes, sizes.repeat, true).await?;
+    show("rollout", &rollout::table(&all));
+    show("memory", &rollout::memory(&all));
+    Ok(())
+}
+
+fn show(figure: &str, table: &Table) {
+    println!("{figure}\n\n{table}");
 }

@@ -1,0 +1,133 @@
+//! What a Node's heartbeat costs the operator, whom it does not concern: CPU time for each, against
+//! that of decoding the whole Node with k8s-openapi.
+
+use std::{hint::black_box, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use futures::{AsyncBufReadExt as _, StreamExt as _, stream};
+use k8s_openapi::api::core::v1;
+use kube::{
+    Client,
+    api::{Patch, PatchParams, WatchParams},
+    core::{Request, WatchEvent},
+};
+use operator::observe::wire as observed;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    cluster::{Cluster, image, nodes, wire},
+    numbers::{median, micros},
+    process::Cpu,
+    table::Table,
+};
+
+/// Kubelets that send at once.
+const AT_ONCE: usize = 8;
+/// Events that are decoded for comparison.
+const SAMPLES: usize = 200;
+/// How often each is.
+const ROUNDS: u32 = 20;
+/// How long the operator may take to read what has been sent.
+const REST: Duration = Duration::from_secs(2);
+/// How long the events may take to come.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Measures with so many nodes and so many heartbeats of each, several times.
+pub(crate) async fn measure(size: usize, beats: usize, repeat: usize) -> Result<Table> {
+    let cluster = Cluster::start().await?;
+    let (operator, _hosts) = cluster.settled(size, &image(0), json!({})).await?;
+    let count = u32::try_from(size * beats)?;
+    let mut operators = Vec::new();
+    let (mut whole, mut ours) = (Vec::new(), Vec::new());
+    let mut bytes = 0;
+    for _ in 0..repeat {
+        sleep(REST).await;
+        let before = operator.cpu()?;
+        for _ in 0..beats {
+            beat(&cluster.admin, size).await?;
+        }
+        sleep(REST).await;
+        operators.push(micros(operator.cpu()?.since(before) / count));
+        let lines = events(&cluster.admin, SAMPLES.min(size)).await?;
+        bytes = lines.iter().map(String::len).sum::<usize>() / lines.len().max(1);
+        whole.push(decode::<v1::Node>(&lines)?);
+        ours.push(decode::<observed::Node>(&lines)?);
+    }
+    let [operators, whole, ours] = [operators, whole, ours].map(median);
+    let mut table = Table::new([
+        "heartbeats",
+        "bytes of an event",
+        "operator µs",
+        "whole Node with k8s-openapi µs",
+        "ratio",
+        "of which decoding µs",
+    ]);
+    table.row([
+        count.to_string(),
+        bytes.to_string(),
+        format!("{operators:.1}"),
+        format!("{whole:.1}"),
+        format!("{:.2}", operators / whole),
+        format!("{ours:.1}"),
+    ]);
+    Ok(table)
+}
+
+/// One heartbeat of every node.
+async fn beat(client: &Client, size: usize) -> Result<()> {
+    let one = |n: usize| async move {
+        let params = PatchParams {
+            field_manager: Some("kubelet".to_owned()),
+            ..PatchParams::default()
+        };
+        let patch = Patch::Strategic(nodes::heartbeat());
+        let request = Request::new(wire::NODES).patch_subresource(
+            "status",
+            &nodes::name(n),
+            &params,
+            &patch,
+        )?;
+        client
+            .request::<wire::Object<wire::Nothing>>(request)
+            .await?;
+        anyhow::Ok(())
+    };
+    let mut all = stream::iter(0..size).map(one).buffer_unordered(AT_ONCE);
+    while let Some(sent) = all.next().await {
+        sent?;
+    }
+    Ok(())
+}
+
+/// Events of a watch on Nodes as they come over the wire.
+async fn events(client: &Client, count: usize) -> Result<Vec<String>> {
+    let request = Request::new(wire::NODES).watch(&WatchParams::default(), "0")?;
+    let mut lines = client.request_stream(request).await?.lines();
+    let mut events = Vec::new();
+    while events.len() < count {
+        let line = timeout(PATIENCE, lines.next()).await?;
+        events.push(line.context("the watch ended")??);
+    }
+    Ok(events)
+}
+
+/// Microseconds of CPU time for one event.
+fn decode<T: DeserializeOwned>(events: &[String]) -> Result<f64> {
+    let before = Cpu::of_this_thread()?;
+    for _ in 0..ROUNDS {
+        for event in events {
+            let event: WatchEvent<T> = serde_json::from_str(event)?;
+            ensure!(
+                matches!(
+                    black_box(event),
+                    WatchEvent::Added(_) | WatchEvent::Modified(_)
+                ),
+                "no event"
+            );
+        }
+    }
+    let used = Cpu::of_this_thread()?.since(before);
+    Ok(micros(used / ROUNDS) / crate::numbers::number(events.len() as u64))
+}
