@@ -81,7 +81,6 @@ fn every_state_in_which_a_node_can_stay_has_a_reason() {
         ("ControlPlane", "Staged"),
         ("Drain", "Draining"),
         ("Kubelet", "Verifying"),
-        ("Leaving", "Leaving"),
         ("NotReady", "Staged Verifying"),
         ("Paused", "Staged"),
         ("RebootSlot", "Staged"),
@@ -343,4 +342,24 @@ fn a_node_that_no_pool_can_take_says_why() {
     toy.run(60);
     assert_eq!(label(&toy, "w1"), Some("TargetUnknown"));
     assert_eq!(label(&toy, "w2"), None, "no pool wants it");
+}
+
+/// The annotation tells the way of the last update, also when it is over.
+#[test]
+fn the_way_of_an_update_is_kept_until_the_next_one() {
+    let mut toy = Toy::new(1, 1);
+    toy.run(60);
+    for n in [2, 3] {
+        toy.want(n);
+        toy.run(60);
+        let kept = &toy.bootc[&"w1".into()].kept;
+        let fsm::view::Kept::Is(kept) = kept else {
+            panic!("{kept:?}");
+        };
+        let states: Vec<_> = kept.path.iter().map(|mark| mark.state).collect();
+        let wanted = State::ALL.map(|state| state)[1..7].to_vec();
+        assert_eq!(states, [wanted, vec![State::Idle]].concat());
+        assert!(kept.path.is_sorted_by_key(|mark| mark.at));
+        assert!(toy.now.since(kept.path[0].at) < 120_000, "of this update");
+    }
 }

@@ -11,7 +11,7 @@ use statig::{Outcome, Outcome::Handled, Outcome::Super, Outcome::Transition, blo
 use super::{
     event::{Event, due},
     facts::{Facts, Wanted},
-    record::{self, Approval, DrainFault, Hop, Record, Slot, State},
+    record::{self, Approval, DrainFault, Hop, Mark, Record, Slot, State},
 };
 use crate::time::Seconds;
 
@@ -24,6 +24,9 @@ const MAX_HOPS: usize = 8;
 
 /// Hops to and fro that need no write must not fill the annotation: the oldest are dropped.
 const MAX_HOPS_KEPT: usize = 16;
+
+/// So many states of one update are kept: an update that goes as it should has eight.
+const MAX_MARKS: usize = 24;
 
 /// The machine has no storage of its own: everything is in the [`Record`].
 #[derive(Debug)]
@@ -147,6 +150,12 @@ impl Context<'_, '_> {
         if record.group() != self.group {
             record.clock = now;
         }
+        if from != to || record.path.is_empty() {
+            if record.path.len() >= MAX_MARKS {
+                record.path.remove(0);
+            }
+            record.path.push(Mark { state: to, at: now });
+        }
         if from != to {
             let since = std::mem::replace(&mut record.since, now);
             let cause = format!("{:?}", self.event);
@@ -170,6 +179,7 @@ impl Context<'_, '_> {
         };
         self.record.image = Some(image.clone());
         self.record.approval = None;
+        self.record.path.clear();
         self.record.traceparent = Some(super::trace::parent(
             &self.record.node_uid,
             image,

@@ -85,6 +85,9 @@ pub struct Record {
     /// Hops since the write before this one, which needed none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hops: Vec<Hop>,
+    /// The states of this update, or of the last one, as they were reached: for those who look back.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub path: Vec<Mark>,
     /// W3C trace context of this update: one trace per node and image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
@@ -163,6 +166,15 @@ pub struct DrainFault {
     pub until: Timestamp,
     /// How many in a row.
     pub times: u32,
+}
+
+/// When a state was reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// This one.
+    pub state: State,
+    /// Then.
+    pub at: Timestamp,
 }
 
 /// From one state to another.
