@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     names::{NodeName, PoolName},
-    node::{Hop, Record},
+    node::{Hop, Record, Trace},
     time::Timestamp,
     view::{NodeSpec, Owner, PoolStatus, SecretRef, Waiting},
 };
@@ -55,6 +55,11 @@ pub enum Command {
         hop: Hop,
         /// The record after it, with image, slot and trace.
         record: Box<Record>,
+        /// The update that the node was on before it.
+        trace: Option<Trace>,
+        /// Told once before, perhaps: the operator was started anew, and whoever was told last may
+        /// have been cut off. For what may be repeated, such as spans.
+        again: bool,
     },
     /// An Event for people, and a log line.
     Notice(Notice),

@@ -23,5 +23,5 @@ pub use image::{Image, Running};
 pub use input::Input;
 pub use names::{NodeName, PoolName};
 pub use node::{Record, State};
-pub use rollout::{Config, Rollout};
+pub use rollout::{Config, Figures, Rollout};
 pub use time::Timestamp;

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{names::NodeName, node::State, view::Amount};
+use crate::{names::NodeName, node::State, time::Timestamp, view::Amount};
 
 /// So many unhealthy slot holders halt a pool.
 pub const HALT_AT: usize = 2;
@@ -32,6 +32,19 @@ pub enum Bucket {
 }
 
 impl Bucket {
+    /// All, with their names, in the order of a rollout.
+    pub const ALL: [(Self, &'static str); 9] = [
+        (Self::Pending, "pending"),
+        (Self::Staging, "staging"),
+        (Self::Staged, "staged"),
+        (Self::Draining, "draining"),
+        (Self::Rebooting, "rebooting"),
+        (Self::Verifying, "verifying"),
+        (Self::Degraded, "degraded"),
+        (Self::Updated, "updated"),
+        (Self::Leaving, "leaving"),
+    ];
+
     /// Those that the message of `UpToDate=False` names, in its order.
     pub const NAMED: [(Self, &'static str); 7] = [
         (Self::Pending, "pending"),
@@ -67,6 +80,10 @@ impl Bucket {
 pub struct Tally {
     /// Where it stands.
     pub bucket: Bucket,
+    /// Since when.
+    pub since: Timestamp,
+    /// What it waits for, in one word.
+    pub waits: Option<&'static str>,
     /// It holds a slot, is about to, or may.
     pub holds: bool,
     /// It holds a slot and is not well; why, in one word.
@@ -94,6 +111,9 @@ pub struct Tally {
 pub struct Sum {
     tallies: BTreeMap<NodeName, Tally>,
     buckets: BTreeMap<Bucket, usize>,
+    /// Since when nodes stand there, and how many since then.
+    ages: BTreeMap<(Bucket, Timestamp), usize>,
+    waits: BTreeMap<&'static str, usize>,
     /// Slot holders.
     pub holders: BTreeSet<NodeName>,
     /// Unhealthy slot holders.
@@ -134,11 +154,10 @@ impl Sum {
     }
 
     fn subtract(&mut self, name: &NodeName, tally: &Tally) {
-        if let Some(count) = self.buckets.get_mut(&tally.bucket) {
-            *count -= 1;
-            if *count == 0 {
-                self.buckets.remove(&tally.bucket);
-            }
+        take(&mut self.buckets, &tally.bucket);
+        take(&mut self.ages, &(tally.bucket, tally.since));
+        if let Some(waits) = tally.waits {
+            take(&mut self.waits, &waits);
         }
         self.holders.remove(name);
         self.unhealthy.remove(name);
@@ -154,6 +173,10 @@ impl Sum {
 
     fn add(&mut self, name: &NodeName, tally: &Tally) {
         *self.buckets.entry(tally.bucket).or_default() += 1;
+        *self.ages.entry((tally.bucket, tally.since)).or_default() += 1;
+        if let Some(waits) = tally.waits {
+            *self.waits.entry(waits).or_default() += 1;
+        }
         let mark = |is: bool, set: &mut BTreeSet<NodeName>| {
             if is {
                 set.insert(name.clone());
@@ -200,6 +223,19 @@ impl Sum {
     #[must_use]
     pub fn count(&self, bucket: Bucket) -> usize {
         self.buckets.get(&bucket).copied().unwrap_or_default()
+    }
+
+    /// Since when the node that has been there longest stands there.
+    #[must_use]
+    pub fn oldest(&self, bucket: Bucket) -> Option<Timestamp> {
+        let ever = (bucket, Timestamp(i64::MIN))..=(bucket, Timestamp(i64::MAX));
+        let ((_, since), _) = self.ages.range(ever).next()?;
+        Some(*since)
+    }
+
+    /// How many nodes wait for what.
+    pub fn waiting(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        self.waits.iter().map(|(on, count)| (*on, *count))
     }
 
     /// Nodes of the pool: all but those that are let go.
@@ -268,21 +304,19 @@ impl Sum {
     }
 }
 
+/// Counts one less.
+fn take<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const BUCKETS: [Bucket; 9] = [
-        Bucket::Updated,
-        Bucket::Pending,
-        Bucket::Staging,
-        Bucket::Staged,
-        Bucket::Draining,
-        Bucket::Rebooting,
-        Bucket::Verifying,
-        Bucket::Degraded,
-        Bucket::Leaving,
-    ];
 
     /// Numbers that look random and are the same in every run.
     struct Numbers(u64);
@@ -307,7 +341,9 @@ mod tests {
                 BTreeSet::new()
             };
             Tally {
-                bucket: BUCKETS[self.below(BUCKETS.len())],
+                bucket: Bucket::ALL[self.below(Bucket::ALL.len())].0,
+                since: Timestamp(i64::try_from(self.below(5)).unwrap()),
+                waits: self.coin().then_some("RebootSlot"),
                 holds: self.coin(),
                 unhealthy: self.coin().then_some("NotReady"),
                 candidate: self.coin(),
@@ -338,6 +374,26 @@ mod tests {
             }
             assert_eq!(sum, Sum::default());
         }
+    }
+
+    #[test]
+    fn the_oldest_of_a_bucket_is_known_and_forgotten() {
+        let mut sum = Sum::default();
+        let tally = |bucket, since| Tally {
+            bucket,
+            since: Timestamp(since),
+            ..Numbers(1).tally()
+        };
+        let mut put = |name: &str, tally| {
+            sum.put(&NodeName::from(name), tally);
+            Bucket::ALL.map(|(bucket, _)| sum.oldest(bucket).map(|at| at.0))
+        };
+        put("w1", Some(tally(Bucket::Staged, 5)));
+        put("w2", Some(tally(Bucket::Staged, 3)));
+        let all = put("w3", Some(tally(Bucket::Pending, 9)));
+        assert_eq!(all[..4], [Some(9), None, Some(3), None]);
+        assert_eq!(put("w2", None)[2], Some(5));
+        assert_eq!(put("w1", Some(tally(Bucket::Staged, 7)))[2], Some(7));
     }
 
     #[test]

@@ -25,6 +25,12 @@ impl Timestamp {
         self.0.saturating_sub(earlier.0).max(0)
     }
 
+    /// Is it no moment at all, but what a missing one is read as?
+    #[must_use]
+    pub fn is_zero(&self) -> bool {
+        self.0 == 0
+    }
+
     /// Cut down to whole seconds, as the API server keeps times.
     #[must_use]
     pub fn whole_seconds(self) -> Self {

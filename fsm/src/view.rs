@@ -125,6 +125,19 @@ pub struct Report {
     pub activity: Activity,
     /// The condition Degraded, if True.
     pub degraded: Option<AgentFault>,
+    /// The newest update's steps, for traces. No decision looks at them.
+    pub steps: Vec<StepView>,
+}
+
+/// A step of an update on its host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepView {
+    /// What was done.
+    pub name: String,
+    /// When it began.
+    pub start: Timestamp,
+    /// When it ended; `None` while it runs.
+    pub end: Option<Timestamp>,
 }
 
 /// The agent's condition Idle.

@@ -39,12 +39,16 @@ pub struct Site<'a> {
     pub bootc: Option<&'a BootcNodeView>,
     /// The record that it holds.
     pub kept: Option<&'a Record>,
+    /// A write to it may have taken place or not: it is settled by another one, of which only one of
+    /// the two can be accepted.
+    pub doubtful: bool,
 }
 
 /// All that has to be done for `record`, in order.
 #[must_use]
 pub fn effects(record: &Record, facts: &Facts<'_>, site: &Site<'_>) -> Vec<Effect> {
-    let mut all = release(record, facts);
+    let mut all: Vec<Effect> = adopt(record, facts, site).into_iter().collect();
+    all.extend(release(record, facts));
     let commit = commit(record, facts, site);
     if record.state == State::Leaving && facts.approval_out(record) {
         all.splice(0..0, commit);
@@ -65,6 +69,17 @@ pub fn leftovers(facts: &Facts<'_>) -> Vec<Effect> {
         },
         facts,
     )
+}
+
+/// The Go operator does not note on the Node that a cordon is its own. So with the first record of a
+/// node that it left in a slot, its cordon becomes ours, or nobody would take it back.
+fn adopt(record: &Record, facts: &Facts<'_>, site: &Site<'_>) -> Option<Effect> {
+    let (node, bootc) = (facts.node?, site.bootc?);
+    let taken_over = record.slot.is_some()
+        && bootc.was_cordoned == Some(false)
+        && !matches!(bootc.kept, Kept::Is(_));
+    let by = site.owner?.pool.clone();
+    (taken_over && node.cordoned && node.cordoned_by.is_none()).then_some(Effect::Cordon { by })
 }
 
 fn release(record: &Record, facts: &Facts<'_>) -> Vec<Effect> {
@@ -100,7 +115,7 @@ fn commit(record: &Record, facts: &Facts<'_>, site: &Site<'_>) -> Option<Effect>
         (None, _) if record.state == State::Leaving => None,
         (Some(bootc), _) => {
             let write = write(record, facts, site.extras);
-            (!is_written(bootc, &write, site.kept)).then_some(Effect::Commit(write))
+            (site.doubtful || !is_written(bootc, &write, site.kept)).then_some(Effect::Commit(write))
         }
         (None, Some(owner)) => Some(Effect::Create {
             owner: owner.clone(),

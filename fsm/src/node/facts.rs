@@ -70,6 +70,8 @@ pub struct Facts<'a> {
     pub now: Timestamp,
     /// What the pool wants.
     pub wanted: Wanted,
+    /// Since when, as far as that was seen.
+    pub wanted_since: Option<Timestamp>,
     /// Several pools claim the node.
     pub contested: bool,
     /// The pool gives it a slot.

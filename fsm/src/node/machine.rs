@@ -180,11 +180,9 @@ impl Context<'_, '_> {
         self.record.image = Some(image.clone());
         self.record.approval = None;
         self.record.path.clear();
-        self.record.traceparent = Some(super::trace::parent(
-            &self.record.node_uid,
-            image,
-            self.facts.now,
-        ));
+        let wanted = self.facts.wanted_since.unwrap_or(self.facts.now);
+        self.record
+            .begin(image, self.facts.now, wanted.max(self.record.since));
         if to == State::Idle {
             self.record.slot = None;
         }
@@ -246,9 +244,15 @@ impl Context<'_, '_> {
         Transition(State::Rebooting)
     }
 
-    /// The image is to be staged (again); an approval that is out of date goes.
+    /// The image is to be staged (again); an approval that is out of date goes. Where the last update
+    /// was over, that is another one.
     fn stage_again(&mut self) -> Outcome<State> {
         self.record.approval = None;
+        if let Some(image) = self.record.image.clone()
+            && self.record.state == State::Idle
+        {
+            self.record.begin(&image, self.facts.now, self.facts.now);
+        }
         Transition(State::Staging)
     }
 

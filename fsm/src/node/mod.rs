@@ -13,4 +13,4 @@ pub mod waiting;
 pub use event::Event;
 pub use facts::{Drain, DrainStage, Facts, Limits, Wanted};
 pub use machine::{handle, step};
-pub use record::{Approval, DrainFault, Hop, Mark, Record, Slot, State};
+pub use record::{Approval, DrainFault, Hop, Mark, Record, Slot, State, Trace};

@@ -17,7 +17,7 @@ pub fn join(facts: &Facts<'_>) -> Record {
         _ => None,
     };
     let node_uid = facts.node.map(|node| node.uid.clone()).unwrap_or_default();
-    Record {
+    let mut record = Record {
         state: if image.is_some() {
             State::Staging
         } else {
@@ -26,17 +26,18 @@ pub fn join(facts: &Facts<'_>) -> Record {
         since: facts.now,
         clock: facts.now,
         written: facts.now,
-        traceparent: image
-            .as_ref()
-            .map(|image| super::trace::parent(&node_uid, image, facts.now)),
-        image,
         slot: ours.then_some(Slot {
             was_cordoned: false,
             since: facts.now,
         }),
         node_uid,
         ..Record::default()
+    };
+    if let Some(image) = &image {
+        record.begin(image, facts.now, facts.now);
     }
+    record.image = image;
+    record
 }
 
 /// What the plain contract (spec, `in-reboot-slot`, `was-cordoned`) says of a node whose own
@@ -77,5 +78,8 @@ pub fn rebuild(bootc: &BootcNodeView, facts: &Facts<'_>) -> Record {
         (Some(_), None) => State::Staging,
         (None, _) => State::Idle,
     };
+    if let Some(image) = record.image.clone().filter(|_| record.slot.is_some()) {
+        record.begin(&image, facts.now, facts.now);
+    }
     record
 }

@@ -91,6 +91,20 @@ pub struct Record {
     /// W3C trace context of this update: one trace per node and image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// When the image of this update was wanted: the start of its trace.
+    #[serde(skip_serializing_if = "Timestamp::is_zero")]
+    pub began: Timestamp,
+}
+
+/// The trace of one update of one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace {
+    /// W3C trace context: its trace, and the span that stands for the whole update.
+    pub parent: String,
+    /// When the image was wanted.
+    pub began: Timestamp,
+    /// The image.
+    pub image: Option<Image>,
 }
 
 /// States that are told apart by facts alone. What is kept of a state is its group.
@@ -118,6 +132,24 @@ impl Record {
             State::Rebooting | State::Verifying => Group::ComingUp,
             State::Leaving => Group::Leaving,
         }
+    }
+
+    /// Begins the trace of an update to `image`, wanted since `wanted`.
+    pub(super) fn begin(&mut self, image: &Image, now: Timestamp, wanted: Timestamp) {
+        self.traceparent = Some(super::trace::parent(&self.node_uid, image, now));
+        self.began = wanted.min(now);
+    }
+
+    /// The trace of this update.
+    #[must_use]
+    pub fn trace(&self) -> Option<Trace> {
+        let parent = self.traceparent.clone()?;
+        let (began, image) = (self.began, self.image.clone());
+        (!began.is_zero()).then_some(Trace {
+            parent,
+            began,
+            image,
+        })
     }
 
     /// Is `other` the same in all that has to be written down? Hops within a group of states
@@ -190,4 +222,19 @@ pub struct Hop {
     pub at: Timestamp,
     /// The event that did it, as the table of transitions names it.
     pub cause: String,
+}
+
+impl Hop {
+    /// Is it the first of an update (or the end of another one that it replaces)?
+    #[must_use]
+    pub fn begins_update(&self) -> bool {
+        let retargets = [
+            "Retargeted",
+            "RetargetedToBooted",
+            "Revoked",
+            "RevokedToBooted",
+        ];
+        retargets.contains(&self.cause.as_str())
+            || (self.from == State::Idle && self.to == State::Staging)
+    }
 }

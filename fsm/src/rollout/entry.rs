@@ -7,8 +7,8 @@ use crate::{
     image::Image,
     input::BlockedPod,
     names::PoolName,
-    node::{Drain, DrainStage, Hop, Record, State, waiting::Wait},
-    pool::Sum,
+    node::{Drain, DrainStage, Hop, Record, State, Trace, waiting::Wait},
+    pool::{Bucket, Sum},
     time::Timestamp,
     view::{BootcNodeView, ImageRef, Kept, NodeView, PoolStatus, PoolView, SecretRef, Waiting},
 };
@@ -43,6 +43,8 @@ pub(super) struct Node {
     pub(super) waiting: WaitingState,
     /// What it waits for, shown or not.
     pub(super) waits: Option<Wait>,
+    /// Where it stands in its pool, and since when.
+    pub(super) stands: Option<(Bucket, Timestamp)>,
 }
 
 /// A decision under way.
@@ -54,6 +56,8 @@ pub(super) struct Flight {
     pub(super) effects: Vec<Effect>,
     /// The hops that it adds to the record, to be told once it is done.
     pub(super) hops: Vec<Hop>,
+    /// The update that the node is on before them.
+    pub(super) trace: Option<Trace>,
     pub(super) pool: Option<PoolName>,
     /// It gives the node something that the pool has granted.
     pub(super) granted: bool,
@@ -145,6 +149,11 @@ impl Node {
         new.cloned().collect()
     }
 
+    /// The update that it is on.
+    pub(super) fn trace(&self) -> Option<Trace> {
+        self.record.as_ref()?.trace()
+    }
+
     /// Nothing of it is left.
     pub(super) fn is_gone(&self) -> bool {
         self.view.is_none() && self.bootc.is_none() && self.flight.is_none()
@@ -178,6 +187,18 @@ impl Node {
                     .is_some_and(|bootc| bootc.in_reboot_slot))
     }
 
+    /// Since when it stands there. Of a node that is seen for the first time its record is the best
+    /// witness.
+    pub(super) fn stands_since(&mut self, bucket: Bucket, now: Timestamp) -> Timestamp {
+        let since = match self.stands {
+            Some((stood, since)) if stood == bucket => since,
+            Some(_) => now,
+            None => self.shown().map_or(now, |record| record.since),
+        };
+        self.stands = Some((bucket, since));
+        since
+    }
+
     /// What the API server says against our last write.
     pub(super) fn refusal(&self) -> Option<&str> {
         self.hold.as_ref().and_then(|hold| hold.text.as_deref())
@@ -194,6 +215,10 @@ pub(super) struct Pool {
     pub(super) was_halted: bool,
     pub(super) halted_since: Option<Timestamp>,
     pub(super) halted_ms: i64,
+    /// How often staging failed on a node, as far as was seen.
+    pub(super) stage_failures: u64,
+    /// The target, and since when it is that one; of the first one that was seen, since then.
+    pub(super) target_since: Option<(Image, Timestamp)>,
     pub(super) flight: Option<PoolFlight>,
     pub(super) failures: u32,
     pub(super) hold_until: Option<Timestamp>,
@@ -256,6 +281,15 @@ impl Pool {
                 Image::of(repository, known.digest.as_deref()?)
             }
             ImageRef::Invalid(_) => None,
+        }
+    }
+
+    /// Notes when the target changed.
+    pub(super) fn follow_target(&mut self, now: Timestamp) {
+        let target = self.target();
+        let known = self.target_since.as_ref();
+        if known.map(|(image, _)| image) != target.as_ref() {
+            self.target_since = target.map(|image| (image, now));
         }
     }
 

@@ -49,7 +49,8 @@ impl Rollout {
         ];
         if changed.contains(&true) {
             self.dirty_pools.extend(self.pools.keys().cloned());
-            self.dirty_nodes.extend(self.control_plane.members.iter().cloned());
+            self.dirty_nodes
+                .extend(self.control_plane.members.iter().cloned());
         }
     }
 

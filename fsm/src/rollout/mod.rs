@@ -8,11 +8,13 @@
 //! | `tally` | what one node shows to its pools |
 //! | `grants` | who gets a slot, who may stage |
 //! | `pools` | a pool's own objects: finalizer, tag, secret |
+//! | `figures` | a pool in numbers, for metrics |
 //! | `status` | a pool's status and when it is written |
 //! | `waiting` | the condition Waiting of a node |
 //! | `notices` | Events for people |
 
 mod entry;
+mod figures;
 mod grants;
 mod nodes;
 mod notices;
@@ -36,6 +38,7 @@ use crate::{
     time::{Seconds, Timestamp},
 };
 use entry::{Node, Pool};
+pub use figures::Figures;
 
 /// More rounds than this for one input would be a circle.
 const MAX_ROUNDS: usize = 64;
@@ -135,6 +138,7 @@ impl Rollout {
                 self.dirty_nodes.insert(name);
             }
             Input::BootcNode(name, view) => {
+                self.count_stage_failure(&name, view.as_ref());
                 self.node(&name).see_bootc(view);
                 self.dirty_nodes.insert(name);
             }

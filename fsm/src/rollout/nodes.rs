@@ -14,6 +14,7 @@ use crate::{
     node::{
         self, Drain, DrainStage, Facts, Record, State, Wanted,
         effects::{self, Site},
+        health,
         rebuild,
     },
     time::{Seconds, Timestamp},
@@ -28,9 +29,13 @@ impl Rollout {
         let Some(mut node) = self.nodes.remove(name) else {
             return;
         };
+        let now = self.now;
+        let waited = |(at, _): &mut (Timestamp, _)| now >= *at + CREATED_SHOWS;
+        node.created.take_if(waited);
         let place = self.place(name, &node);
         // What was granted by a write that got no answer is asked for again, not granted twice.
-        let grant = if node.maybe_slot { Grant::Slot } else { grant };
+        let again = node.maybe_slot && self.may_still_have_slot(&node, &place);
+        let grant = if again { Grant::Slot } else { grant };
         let mut wake = None;
         if self.may_decide(&node, &place, &mut wake) {
             self.decide(name, &mut node, &place, grant, &mut wake);
@@ -45,13 +50,20 @@ impl Rollout {
         }
     }
 
+    /// May a slot that was granted and perhaps not written still be granted?
+    fn may_still_have_slot(&self, node: &Node, place: &Place) -> bool {
+        let Some(record) = &node.record else {
+            return false;
+        };
+        let facts = self.facts(node, place, record, Grant::None);
+        let problem = health::problem(record, &facts, None);
+        place.slots_are_given && health::is_candidate(record, &facts, problem.as_ref())
+    }
+
     fn may_decide(&self, node: &Node, place: &Place, wake: &mut Option<Timestamp>) -> bool {
         if let Some((at, _)) = node.created {
-            let again = at + CREATED_SHOWS;
-            if self.now < again {
-                *wake = Some(again);
-                return false;
-            }
+            *wake = Some(at + CREATED_SHOWS);
+            return false;
         }
         node.flight.is_none() && place.ready
     }
@@ -123,6 +135,9 @@ impl Rollout {
             record.node_uid.clone_from(&view.uid);
         }
         record.attempt = record.attempt.max(node.attempts);
+        if let Some(kept) = &node.kept {
+            self.tell_again(name, place.owner.as_ref().map(|owner| &owner.pool), kept);
+        }
         node.record = Some(record);
     }
 
@@ -147,7 +162,7 @@ impl Rollout {
             if node.bootc.is_some() {
                 let hops = node.new_hops(&record);
                 let pool = place.owner.as_ref().map(|owner| &owner.pool);
-                self.tell(name, pool, &hops, &record);
+                self.tell(name, pool, node.trace().as_ref(), &hops, &record);
                 node.follow(record);
             }
             return;
@@ -201,6 +216,7 @@ impl Rollout {
         node.flight = Some(Flight {
             id,
             hops: node.new_hops(&record),
+            trace: node.trace(),
             pool: pool.clone(),
             record,
             effects: effects.clone(),
@@ -232,6 +248,7 @@ impl Rollout {
         Facts {
             now: self.now,
             wanted: place.wanted.clone(),
+            wanted_since: place.wanted_since,
             contested: !place.quarrel.is_empty() && place.wanted != Wanted::Left,
             granted: grant == Grant::Slot,
             room: place.unlimited || grant == Grant::Room || record.state == State::Staging,
@@ -254,6 +271,7 @@ pub(super) fn site<'a>(node: &'a Node, place: &'a Place) -> Site<'a> {
         extras: &place.extras,
         bootc: node.bootc.as_ref(),
         kept: node.kept.as_ref(),
+        doubtful: node.maybe_slot,
     }
 }
 

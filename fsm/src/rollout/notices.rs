@@ -5,16 +5,21 @@ use crate::{
     command::{About, Command, Notice, PoolWrite},
     image::{Image, short},
     names::{NodeName, PoolName},
-    node::{Hop, Record, State, waiting::WaitingOn},
+    node::{Hop, Record, State, Trace, waiting::WaitingOn},
+    time::Seconds,
     view::{Condition, Kept, Owner, PoolStatus},
 };
 
+/// A hop is told again after a restart if it is not older.
+const TOLD_AGAIN: Seconds = Seconds(600);
+
 impl Rollout {
-    /// Tells of hops that are certain now.
+    /// Tells of hops that are certain now; `before` is the update that the node was on.
     pub(super) fn tell(
         &mut self,
         name: &NodeName,
         pool: Option<&PoolName>,
+        before: Option<&Trace>,
         hops: &[Hop],
         record: &Record,
     ) {
@@ -23,6 +28,35 @@ impl Rollout {
                 let about = About::Node(name.clone(), pool.cloned());
                 self.notice(about, warning, reason, action, note);
             }
+        }
+        self.tell_hops(name, pool, before, hops, record, false);
+    }
+
+    /// Tells once more of the hops that a record was kept with, if they are fresh: of those before
+    /// it, whoever is to know knows.
+    pub(super) fn tell_again(&mut self, name: &NodeName, pool: Option<&PoolName>, kept: &Record) {
+        let fresh = |hop: &&Hop| self.now < hop.at + TOLD_AGAIN;
+        let hops: Vec<Hop> = kept.hops.iter().filter(fresh).cloned().collect();
+        self.tell_hops(name, pool, None, &hops, kept, true);
+    }
+
+    fn tell_hops(
+        &mut self,
+        name: &NodeName,
+        pool: Option<&PoolName>,
+        before: Option<&Trace>,
+        hops: &[Hop],
+        record: &Record,
+        again: bool,
+    ) {
+        // Up to the one that begins it they belong to the update before.
+        let begins = hops.iter().rposition(Hop::begins_update);
+        for (n, hop) in hops.iter().enumerate() {
+            let trace = if begins.is_some_and(|begins| n <= begins) {
+                before.cloned()
+            } else {
+                record.trace()
+            };
             self.out.push(Command::Hop {
                 node: name.clone(),
                 pool: pool.cloned(),
@@ -31,6 +65,8 @@ impl Rollout {
                     hops: Vec::new(),
                     ..record.clone()
                 }),
+                trace,
+                again,
             });
         }
     }

@@ -46,7 +46,8 @@ impl Rollout {
         if all {
             node.repeat = Some(Repeat::of(node.repeat.take(), &flight.effects, now));
             succeed(node, &flight, behind, now);
-            self.tell(name, flight.pool.as_ref(), &flight.hops, &flight.record);
+            let (pool, before) = (flight.pool.as_ref(), flight.trace.as_ref());
+            self.tell(name, pool, before, &flight.hops, &flight.record);
         } else {
             fail(name, node, &flight, done, behind, outcome, now);
         }
@@ -55,6 +56,8 @@ impl Rollout {
 
 fn succeed(node: &mut Node, flight: &Flight, behind: bool, now: Timestamp) {
     node.hold = behind.then(|| await_news(now, flight));
+    let settles = |effect: &Effect| matches!(effect, Effect::Commit(_) | Effect::Delete);
+    node.maybe_slot &= !flight.effects.iter().any(settles);
     if node.bootc.is_none() {
         return;
     }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     names::{NodeName, PoolName},
     node::{Limits, Wanted, effects::Extras},
-    time::Seconds,
+    time::{Seconds, Timestamp},
     view::{Owner, PoolView},
 };
 
@@ -24,6 +24,8 @@ pub(super) struct Place {
     /// The pool that it belongs to, or will.
     pub(super) owner: Option<Owner>,
     pub(super) wanted: Wanted,
+    /// Since when the pool wants it.
+    pub(super) wanted_since: Option<Timestamp>,
     /// All pools that claim it, if more than one does.
     pub(super) quarrel: BTreeSet<PoolName>,
     pub(super) extras: Extras,
@@ -34,6 +36,8 @@ pub(super) struct Place {
     /// For how long so far, in milliseconds.
     pub(super) halted_for: i64,
     pub(super) paused: bool,
+    /// Its slots are given away now, and no more hold one than there are.
+    pub(super) slots_are_given: bool,
     /// Staging is not limited.
     pub(super) unlimited: bool,
     /// It can be decided on now.
@@ -124,6 +128,7 @@ impl Rollout {
         let ready = pool.is_ready() && (node.bootc.is_some() || target.is_some());
         Place {
             wanted: target.map_or(Wanted::Unknown, Wanted::Wants),
+            wanted_since: pool.target_since.as_ref().map(|(_, since)| *since),
             extras: Extras {
                 retry: asked.max(noted),
                 ..extras(pool, view, node)
@@ -136,6 +141,9 @@ impl Rollout {
             },
             halted: pool.sum.halted(),
             halted_for: pool.halted_for(self.now),
+            slots_are_given: !spec.paused
+                && !pool.sum.halted()
+                && pool.sum.holders.len() <= pool.sum.slots(spec.max_unavailable),
             paused: spec.paused || pool.sum.slots(spec.max_unavailable) == 0,
             unlimited: spec.max_concurrent_staging.is_none(),
             ready,

@@ -39,6 +39,7 @@ impl Rollout {
         pool.shown = view.as_ref().and_then(|view| view.status.clone());
         pool.view = view;
         pool.follow_reference(now);
+        pool.follow_target(now);
         if !same_but_status {
             self.dirty_nodes.extend(pool.sum.names().cloned());
         }
@@ -108,6 +109,7 @@ impl Rollout {
             }
         };
         known.next = now + wait + Seconds(spread(name.as_str(), wait.0 / 10));
+        pool.follow_target(now);
         if let Some((old, new)) = news {
             self.dirty_nodes.extend(pool.sum.names().cloned());
             self.notice_digest(name, reference, old.as_deref(), &new);

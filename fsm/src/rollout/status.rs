@@ -169,9 +169,9 @@ fn drains(sum: &Sum) -> Option<String> {
     (!sum.drain_waits.is_empty()).then(|| limited(named, sum.drain_waits.len(), "; "))
 }
 
-/// The most urgent reason, and a message that names every problem.
-fn degraded(pool: &Pool, view: &PoolView) -> (&'static str, String) {
-    let problems: Vec<(&str, String)> = [
+/// Each reason of Degraded=True with its text if it applies, the most urgent first.
+pub(super) fn problems(pool: &Pool, view: &PoolView) -> [(&'static str, Option<String>); 6] {
+    [
         ("InvalidSpec", invalid(view)),
         ("TagResolutionError", unresolved(pool)),
         ("SecretError", bad_secret(pool)),
@@ -179,9 +179,14 @@ fn degraded(pool: &Pool, view: &PoolView) -> (&'static str, String) {
         ("NodeConflict", conflicts(&pool.sum)),
         ("NodeDegraded", node_problems(&pool.sum)),
     ]
-    .into_iter()
-    .filter_map(|(reason, text)| Some((reason, text?)))
-    .collect();
+}
+
+/// The most urgent reason, and a message that names every problem.
+fn degraded(pool: &Pool, view: &PoolView) -> (&'static str, String) {
+    let problems: Vec<(&str, String)> = problems(pool, view)
+        .into_iter()
+        .filter_map(|(reason, text)| Some((reason, text?)))
+        .collect();
     let Some((reason, _)) = problems.first() else {
         return ("OK", String::new());
     };

@@ -8,6 +8,7 @@ use crate::{
     node::{
         self, DrainStage, Facts, Record, State, Wanted,
         health::{self, Problem},
+        waiting::WaitingOn,
     },
     pool::{Bucket, Tally},
     time::{Seconds, Timestamp},
@@ -37,11 +38,13 @@ impl Rollout {
             Some(_) => health::problem(&record, &facts, node.refusal()),
             None => node.refusal().map(Problem::refused),
         };
-        let tally = self.tally(node, place, &record, &facts, problem.as_ref());
+        let mut tally = self.tally(node, place, &record, &facts, problem.as_ref());
         let waits = self.waits(name, node, place, &record, &facts, problem.as_ref());
+        tally.waits = waits.as_ref().map(WaitingOn::label);
         let held = node.hold.as_ref().map(|hold| hold.until);
         earliest(wake, held.filter(|until| *until > self.now));
         earliest(wake, facts.wake.get());
+        tally.since = node.stands_since(tally.bucket, self.now);
 
         let counted = counted(node, place);
         for pool in node.counted_by.difference(&counted) {
@@ -55,7 +58,7 @@ impl Rollout {
             let tally = if owned {
                 tally.clone()
             } else {
-                bystander(node, place, pool)
+                bystander(node, place, pool, tally.since)
             };
             self.put(pool, name, Some(tally));
         }
@@ -117,6 +120,8 @@ impl Rollout {
                 .is_some_and(|node| node.cordoned && node.cordoned_by.is_none());
         Tally {
             bucket: bucket(node, place, record, facts, problem),
+            since: record.since,
+            waits: None,
             holds,
             unhealthy: if holds && !left {
                 health::unhealthy(record, facts, problem)
@@ -168,21 +173,23 @@ fn counted(node: &Node, place: &Place) -> BTreeSet<PoolName> {
 }
 
 /// What a node shows to a pool that claims it and does not have it. One that still bears the pool's
-/// cordon was not let go yet.
-fn bystander(node: &Node, place: &Place, pool: &PoolName) -> Tally {
-    let cordoned_by = node
-        .view
-        .as_ref()
-        .and_then(|node| node.cordoned_by.as_ref());
+/// cordon was not let go yet, and one with a write of the pool under way may be its own in a moment.
+fn bystander(node: &Node, place: &Place, pool: &PoolName, since: Timestamp) -> Tally {
+    let view = node.view.as_ref();
+    let cordoned_by = view.and_then(|view| view.cordoned_by.as_ref());
+    let flight = node.flight.as_ref().and_then(|it| it.pool.as_ref());
+    let created = node.created.as_ref().map(|(_, pool)| pool);
     Tally {
         bucket: Bucket::Pending,
+        since,
+        waits: None,
         holds: false,
         unhealthy: None,
         candidate: false,
         wants_room: false,
         stages: false,
         unavailable: false,
-        owned: cordoned_by == Some(pool),
+        owned: [cordoned_by, flight, created].contains(&Some(pool)),
         problem: None,
         drain_waits: None,
         rivals: place.rivals_of(Some(pool)),

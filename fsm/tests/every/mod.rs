@@ -118,6 +118,7 @@ fn reports() -> Vec<Option<Report>> {
                                 kind,
                                 message: String::new(),
                             }),
+                            steps: Vec::new(),
                         }));
                     }
                 }

@@ -106,6 +106,7 @@ impl Toy {
             staged: host.staged.as_ref().map(running),
             activity: Activity::Idle,
             degraded: None,
+            steps: Vec::new(),
         };
         let Some(wanted) = &bootc.spec.image else {
             return (report, Act::Nothing);
