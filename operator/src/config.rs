@@ -7,7 +7,7 @@ use fsm::time::Seconds;
 use kube::Client;
 
 use crate::{
-    args::{Args, ProbeAddress},
+    args::{Args, BindAddress},
     journal,
 };
 
@@ -20,7 +20,11 @@ pub struct Config {
     /// Act only while holding the Lease.
     pub leader_elect: bool,
     /// Where `/healthz` and `/readyz` are served.
-    pub probes: ProbeAddress,
+    pub probes: BindAddress,
+    /// Where `/metrics` is served.
+    pub metrics: BindAddress,
+    /// Whether it asks who is there, over HTTPS.
+    pub metrics_secure: bool,
     /// How often a tag is resolved again.
     pub tag_resolution_interval: Duration,
     /// Let registries without TLS be asked without it.
@@ -44,6 +48,8 @@ impl Config {
         Self {
             leader_elect: args.leader_elect,
             probes: args.health_probe_bind_address.clone(),
+            metrics: args.metrics_bind_address.clone(),
+            metrics_secure: args.metrics_secure,
             tag_resolution_interval: args.tag_resolution_interval,
             allow_insecure_registry: args.allow_insecure_registry,
             journal: args.journal.clone().map(|file| journal::Place {

@@ -4,7 +4,6 @@
 //! has the whole cluster in view, or stands by for another replica to end.
 
 use std::{
-    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -12,32 +11,22 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
 use http_body_util::Full;
 use hyper::{
     Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    server::conn::http1,
-    service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc, oneshot},
-    task::JoinSet,
+    net::TcpListener,
+    sync::{mpsc, oneshot},
     time::timeout,
 };
-use tracing::{debug, info};
+use tracing::info;
 
-use crate::args::ProbeAddress;
+use crate::{args::BindAddress, server};
 
 /// How long the deciding task may take to answer before it counts as stuck.
 const ANSWER: Duration = Duration::from_secs(5);
-/// How long a client may take with its request's head, and a whole connection at most.
-const CONNECTION: Duration = Duration::from_secs(15);
-/// Connections at once; the kubelet needs two.
-const CONNECTIONS: usize = 32;
-
 /// What the probes ask. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
 pub struct Health {
@@ -74,8 +63,13 @@ impl Health {
         self.on_duty.store(true, Ordering::Relaxed);
     }
 
+    /// Whether the deciding task runs.
+    pub(crate) fn is_on_duty(&self) -> bool {
+        self.on_duty.load(Ordering::Relaxed)
+    }
+
     async fn healthy(&self) -> bool {
-        if !self.on_duty.load(Ordering::Relaxed) {
+        if !self.is_on_duty() {
             return true;
         }
         let (answer, answered) = oneshot::channel();
@@ -83,7 +77,7 @@ impl Health {
         timeout(ANSWER, asked).await.unwrap_or(false)
     }
 
-    async fn answer(&self, path: &str) -> (StatusCode, &'static str) {
+    async fn say(&self, path: &str) -> (StatusCode, &'static str) {
         match path {
             "/healthz" if self.healthy().await => (StatusCode::OK, "ok"),
             "/healthz" => (
@@ -101,79 +95,33 @@ impl Health {
 }
 
 /// Opens the socket for `address`; nothing where the probes are off.
-pub async fn bind(address: &ProbeAddress) -> anyhow::Result<Option<TcpListener>> {
-    let ProbeAddress::At { host, port } = address else {
-        return Ok(None);
-    };
-    let bound = if host.is_empty() {
-        // The IPv6 socket takes both families; a host without IPv6 has only the other.
-        match TcpListener::bind(("::", *port)).await {
-            Ok(listener) => Ok(listener),
-            Err(_) => TcpListener::bind(("0.0.0.0", *port)).await,
-        }
-    } else {
-        TcpListener::bind((host.as_str(), *port)).await
-    };
-    let listener = bound.with_context(|| {
-        format!(
-            "cannot serve the probes on {host}:{port}; choose another address with \
-             --health-probe-bind-address, or 0 for none"
-        )
-    })?;
-    info!(address = %listener.local_addr()?, "serving /healthz and /readyz");
-    Ok(Some(listener))
+pub async fn bind(address: &BindAddress) -> anyhow::Result<Option<TcpListener>> {
+    let listener = server::bind(address, "--health-probe-bind-address").await?;
+    if let Some(listener) = &listener {
+        info!(address = %listener.local_addr()?, "serving /healthz and /readyz");
+    }
+    Ok(listener)
 }
 
 /// Serves the probes until it is dropped.
 pub async fn serve(listener: TcpListener, health: Health) {
-    let mut connections = JoinSet::new();
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        while connections.try_join_next().is_some() {}
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-            return;
-        };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let health = health.clone();
-                connections.spawn(async move {
-                    let _ = timeout(CONNECTION, connection(stream, health)).await;
-                    drop(slot);
-                });
-            }
-            Err(error) => {
-                debug!(%error, "cannot accept a probe's connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
+    server::serve(listener, None, health).await;
 }
 
-async fn connection(stream: TcpStream, health: Health) {
-    let service = service_fn(|request: Request<Incoming>| {
-        let health = health.clone();
-        async move {
-            let (status, text) = health.answer(request.uri().path()).await;
-            let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
-            *response.status_mut() = status;
-            Ok::<_, Infallible>(response)
-        }
-    });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(CONNECTION)
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
-        debug!(%error, "a probe's connection broke off");
+impl server::Answers for Health {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (status, text) = self.say(request.uri().path()).await;
+        server::plain(status, text)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+    };
 
     async fn get(port: u16, path: &str) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
@@ -186,7 +134,7 @@ mod tests {
 
     #[tokio::test]
     async fn probes_follow_the_deciding_task() {
-        let address = ProbeAddress::At {
+        let address = BindAddress::At {
             host: "127.0.0.1".to_owned(),
             port: 0,
         };
@@ -216,22 +164,5 @@ mod tests {
             "the task has ended"
         );
         server.abort();
-    }
-
-    #[tokio::test]
-    async fn off_means_no_socket() {
-        assert!(bind(&ProbeAddress::Off).await.unwrap().is_none());
-    }
-
-    #[tokio::test]
-    async fn a_taken_port_says_what_to_do() {
-        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = taken.local_addr().unwrap().port();
-        let address = ProbeAddress::At {
-            host: "127.0.0.1".to_owned(),
-            port,
-        };
-        let error = bind(&address).await.unwrap_err().to_string();
-        assert!(error.contains("--health-probe-bind-address"), "{error}");
     }
 }

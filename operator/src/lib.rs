@@ -16,7 +16,9 @@ pub mod registry;
 pub mod report;
 pub mod roots;
 mod run;
+mod scrape;
 pub mod secrets;
+mod server;
 pub mod shell;
 pub mod words;
 

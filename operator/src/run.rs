@@ -8,6 +8,8 @@ use crate::{
     health::{self, Health, Pings},
     lease::{Elector, Fence},
     observe::check,
+    report::{Metrics, Scrapes},
+    scrape::Scrape,
     shell::Shell,
 };
 use kube::Client;
@@ -22,15 +24,21 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let (health, pings) = Health::new();
-    let mut probes = JoinSet::new();
+    let (metrics, scrapes) = Metrics::new();
+    let mut servers = JoinSet::new();
     if let Some(listener) = health::bind(&config.probes).await? {
-        probes.spawn(health::serve(listener, health.clone()));
+        servers.spawn(health::serve(listener, health.clone()));
     }
+    let scrape = Scrape::open(&config, &client, metrics.clone(), health.clone()).await?;
+    if let Some(scrape) = scrape {
+        servers.spawn(scrape.serve());
+    }
+    let asked = Asked { pings, scrapes };
     let mut elector = config
         .leader_elect
         .then(|| Elector::new(client.clone(), config.identity.clone()));
     let result = tokio::select! {
-        result = duty(&client, &config, elector.as_mut(), health, pings) => result,
+        result = duty(&client, &config, elector.as_mut(), health, metrics, asked) => result,
         () = shutdown => {
             info!("stopping");
             Ok(())
@@ -43,16 +51,23 @@ pub async fn run(
     result
 }
 
+/// Questions to the deciding task.
+struct Asked {
+    pings: Pings,
+    scrapes: Scrapes,
+}
+
 async fn duty(
     client: &Client,
     config: &Config,
     elector: Option<&mut Elector>,
     health: Health,
-    pings: Pings,
+    metrics: Metrics,
+    asked: Asked,
 ) -> anyhow::Result<()> {
     check(client).await?;
     let Some(elector) = elector else {
-        return decide(client, config, &Fence::open(), health, pings).await;
+        return decide(client, config, &Fence::open(), health, metrics, asked).await;
     };
     health.set_ready(true);
     elector.acquire().await?;
@@ -60,7 +75,7 @@ async fn duty(
     let fence = elector.fence();
     tokio::select! {
         lost = elector.hold() => Err(lost),
-        result = decide(client, config, &fence, health, pings) => result,
+        result = decide(client, config, &fence, health, metrics, asked) => result,
     }
 }
 
@@ -69,8 +84,11 @@ async fn decide(
     config: &Config,
     fence: &Fence,
     health: Health,
-    pings: Pings,
+    metrics: Metrics,
+    asked: Asked,
 ) -> anyhow::Result<()> {
     health.set_on_duty();
-    Shell::new(client, config, fence, health).run(pings).await
+    metrics.set_lease_held(true);
+    let shell = Shell::new(client, config, fence, health, metrics);
+    shell.run(asked.pings, asked.scrapes).await
 }

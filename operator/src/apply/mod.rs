@@ -6,5 +6,5 @@ mod outcome;
 mod writer;
 
 pub use lane::{Effected, End, Lane, Step};
-pub use outcome::Failure;
+pub use outcome::{Failure, outcome};
 pub use writer::Writer;

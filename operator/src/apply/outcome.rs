@@ -36,6 +36,14 @@ impl From<kube::Error> for Failure {
     }
 }
 
+/// How a write ended.
+pub fn outcome<T>(result: &Result<T, Failure>) -> Outcome {
+    match result {
+        Ok(_) => Outcome::Ok,
+        Err(failure) => Outcome::from(failure),
+    }
+}
+
 impl From<&Failure> for Outcome {
     fn from(failure: &Failure) -> Self {
         let message = failure.to_string();

@@ -11,10 +11,14 @@ use kube::{
 use serde_json::Value;
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{body::Body, outcome::Failure};
+use super::{
+    body::Body,
+    outcome::{Failure, outcome},
+};
 use crate::{
     lease::Fence,
     observe::{Stamp, Target, Written, wire},
+    report::Metrics,
 };
 
 /// How long a write may take. The API server gives a webhook ten seconds.
@@ -28,6 +32,7 @@ pub struct Writer {
     client: Client,
     turns: Arc<Semaphore>,
     fence: Fence,
+    metrics: Metrics,
 }
 
 impl std::fmt::Debug for Writer {
@@ -41,11 +46,12 @@ impl std::fmt::Debug for Writer {
 impl Writer {
     /// A writer that acts only while `fence` lets it.
     #[must_use]
-    pub fn new(client: Client, fence: Fence) -> Self {
+    pub fn new(client: Client, fence: Fence, metrics: Metrics) -> Self {
         Self {
             client,
             turns: Arc::new(Semaphore::new(AT_ONCE)),
             fence,
+            metrics,
         }
     }
 
@@ -57,10 +63,12 @@ impl Writer {
         if !self.fence.may_act() {
             return Err(Failure::NotLeader);
         }
-        match timeout(DEADLINE, self.send(target, body)).await {
+        let result = match timeout(DEADLINE, self.send(target, body)).await {
             Ok(answer) => answer.map_err(Failure::from),
             Err(_) => Err(Failure::Late(DEADLINE)),
-        }
+        };
+        self.metrics.wrote(target, &outcome(&result));
+        result
     }
 
     async fn send(&self, target: &Target, body: Body) -> Result<Option<Written>, kube::Error> {

@@ -66,6 +66,32 @@ pub enum Cause {
     },
 }
 
+impl Cause {
+    /// Every answer of [`Self::blocks`].
+    pub const BLOCKING: [&'static str; 6] = [
+        "PodDisruptionBudget",
+        "NamespaceTerminating",
+        "Refused",
+        "ApiServer",
+        "NotLeader",
+        "StillTerminating",
+    ];
+
+    /// What holds the pod up, in one word; `None` if it goes in its own time.
+    #[must_use]
+    pub fn blocks(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Budget { .. } | Self::ManyBudgets => "PodDisruptionBudget",
+            Self::NamespaceGoing => "NamespaceTerminating",
+            Self::Refused { .. } => "Refused",
+            Self::Busy | Self::NoAnswer { .. } | Self::Unreachable(_) => "ApiServer",
+            Self::NotLeader => "NotLeader",
+            Self::Terminating { overdue: true, .. } => "StillTerminating",
+            Self::Ignored | Self::Terminating { .. } => return None,
+        })
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -8,13 +8,13 @@ use crd::{
     },
 };
 use fsm::{
-    Image, Record, Running,
+    Image, Record, Running, Timestamp,
     view::{
         Activity, AgentFault, AgentFaultKind, BootcNodeView, Kept, NodeSpec, Owner, Report,
-        SecretRef, Waiting,
+        SecretRef, StepView, Waiting,
     },
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use kube::core::ObjectMeta;
 
 use super::{
@@ -131,6 +131,16 @@ fn report(status: &Part<crd::BootcNodeStatus>) -> Option<Report> {
         degraded: degraded
             .filter(|condition| condition.status == "True")
             .map(fault),
+        steps: status.steps.iter().filter_map(step).collect(),
+    })
+}
+
+fn step(step: &crd::Step) -> Option<StepView> {
+    let at = |time: &MicroTime| Timestamp(time.0.as_millisecond());
+    Some(StepView {
+        name: step.name.clone(),
+        start: step.start.as_ref().map(at)?,
+        end: step.end.as_ref().map(at),
     })
 }
 

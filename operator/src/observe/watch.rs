@@ -19,7 +19,7 @@ use super::{
     index::Watch,
     wire::{BootcNode, Node, Pool, Watched},
 };
-use crate::words;
+use crate::{report::Metrics, words};
 
 /// How long the first question may take.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -30,23 +30,33 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 /// Everything that happens to Nodes, `BootcNode`s and pools: first the lists, then changes, for
 /// ever. A watch that breaks off is taken up again with back-off.
-pub fn watch(client: &Client) -> impl Stream<Item = Watch> + Send + use<> {
-    let nodes = events::<Node>(client).map(Watch::Node).boxed();
-    let bootc_nodes = events::<BootcNode>(client).map(Watch::BootcNode).boxed();
-    let pools = events::<Pool>(client).map(Watch::Pool).boxed();
+pub fn watch(client: &Client, metrics: &Metrics) -> impl Stream<Item = Watch> + Send + use<> {
+    let nodes = events::<Node>(client, metrics, "Node").map(Watch::Node);
+    let bootc_nodes = events::<BootcNode>(client, metrics, "BootcNode").map(Watch::BootcNode);
+    let pools = events::<Pool>(client, metrics, "BootcNodePool").map(Watch::Pool);
+    let (nodes, bootc_nodes, pools) = (nodes.boxed(), bootc_nodes.boxed(), pools.boxed());
     futures::stream::select_all([nodes, bootc_nodes, pools])
 }
 
-fn events<W: Watched + 'static>(client: &Client) -> impl Stream<Item = Event<W>> + Send + use<W> {
+fn events<W: Watched + 'static>(
+    client: &Client,
+    metrics: &Metrics,
+    kind: &'static str,
+) -> impl Stream<Item = Event<W>> + Send + use<W> {
+    let metrics = metrics.clone();
     watcher(Api::<W>::all(client.clone()), watcher::Config::default())
         .default_backoff()
-        .filter_map(async |event| match event {
-            Ok(event) => Some(event.modify(Watched::trim)),
-            Err(error) => {
-                let error = words::watch(&error);
-                warn!(kind = %W::kind(&()), error, "the watch broke off and is taken up again");
-                None
-            }
+        .filter_map(move |event| {
+            let news = match event {
+                Ok(event) => Some(event.modify(Watched::trim)),
+                Err(error) => {
+                    let error = words::watch(&error);
+                    warn!(kind, error, "the watch broke off and is taken up again");
+                    metrics.watch_restarted(kind);
+                    None
+                }
+            };
+            std::future::ready(news)
         })
 }
 

@@ -46,6 +46,12 @@ impl Events {
         (Self { queue, me }, publish(client, receiver))
     }
 
+    /// How many wait to be written.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queue.max_capacity() - self.queue.capacity()
+    }
+
     /// Logs a notice and queues its Event.
     pub fn tell(&self, notice: &Notice, index: &Index) {
         let (pool, node) = match &notice.about {

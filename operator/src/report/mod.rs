@@ -1,12 +1,32 @@
 //! What people see of a rollout: statuses, Events, and a log line for each hop.
 
+mod blocked;
 mod events;
+mod metrics;
+mod snapshot;
 pub mod status;
 
-use fsm::{NodeName, PoolName, Record, node::Hop};
+use fsm::{NodeName, PoolName, Record, State, node::Hop};
 use tracing::info;
 
+pub use blocked::Blocked;
 pub use events::Events;
+pub use metrics::{Metrics, Scrapes, Told};
+pub use snapshot::Snapshot;
+
+/// The phase of an update that a node is in by its state, as metrics and spans name it.
+#[must_use]
+pub fn phase(state: State) -> Option<&'static str> {
+    Some(match state {
+        State::Staging => "stage",
+        State::Staged => "wait-for-slot",
+        State::Cordoned => "cordon",
+        State::Draining => "drain",
+        State::Rebooting => "reboot",
+        State::Verifying => "verify",
+        State::Idle | State::Leaving => return None,
+    })
+}
 
 /// One line for a node's way from one state to another.
 pub fn hop(node: &NodeName, pool: Option<&PoolName>, hop: &Hop, record: &Record) {

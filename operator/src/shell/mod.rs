@@ -21,14 +21,14 @@ use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 
 use crate::{
     Config,
-    apply::{Effected, Failure, Lane, Step, Writer},
+    apply::{Effected, Failure, Lane, Step, Writer, outcome},
     drain::{self, DrainEvent, Drains, PodName},
     health::{Health, Pings},
     journal::Journal,
     lease::Fence,
     observe::{Index, Stamp, Target, Watch, Written, time, watch},
     registry::Resolver,
-    report::{self, Events},
+    report::{self, Blocked, Events, Metrics, Scrapes, Snapshot},
     secrets::{SecretEvent, Secrets},
 };
 use clock::Clock;
@@ -80,6 +80,8 @@ pub struct Shell {
     /// Nodes with a lane under way, and what is to be shown of them once it has ended: two writes
     /// to one object at once would make one of them a conflict.
     lanes: BTreeMap<NodeName, Option<Waiting>>,
+    blocked: Blocked,
+    metrics: Metrics,
     health: Health,
     /// Work elsewhere: dropping it ends all of it.
     tasks: JoinSet<()>,
@@ -99,7 +101,13 @@ impl std::fmt::Debug for Shell {
 impl Shell {
     /// Knows nothing yet.
     #[must_use]
-    pub fn new(client: &Client, config: &Config, fence: &Fence, health: Health) -> Self {
+    pub fn new(
+        client: &Client,
+        config: &Config,
+        fence: &Fence,
+        health: Health,
+        metrics: Metrics,
+    ) -> Self {
         let (drain_sender, drain_events) = mpsc::channel(QUEUE);
         let (secret_sender, secret_events) = mpsc::channel(QUEUE);
         let (outbox, inbox) = mpsc::unbounded_channel();
@@ -119,7 +127,7 @@ impl Shell {
             clock: Clock::new(),
             wake_at: None,
             client: client.clone(),
-            writer: Writer::new(client.clone(), fence.clone()),
+            writer: Writer::new(client.clone(), fence.clone(), metrics.clone()),
             drains: Drains::new(client.clone(), settings, drain_sender),
             drain_events,
             secrets: Secrets::new(client.clone(), secret_sender),
@@ -128,6 +136,8 @@ impl Shell {
             resolver: Arc::new(Resolver::new(config.allow_insecure_registry)),
             events,
             lanes: BTreeMap::new(),
+            blocked: Blocked::default(),
+            metrics,
             health,
             tasks,
             outbox,
@@ -136,8 +146,8 @@ impl Shell {
     }
 
     /// Decides for ever. Returns only when it cannot go on.
-    pub async fn run(mut self, mut pings: Pings) -> anyhow::Result<()> {
-        let mut watches = watch(&self.client);
+    pub async fn run(mut self, mut pings: Pings, mut scrapes: Scrapes) -> anyhow::Result<()> {
+        let mut watches = watch(&self.client, &self.metrics);
         loop {
             tokio::select! {
                 Some(message) = self.inbox.recv() => self.take(message),
@@ -151,9 +161,27 @@ impl Shell {
                     // Who asked may have given up.
                     let _ = ping.send(());
                 }
+                Some(scrape) = scrapes.recv() => {
+                    let _ = scrape.send(self.snapshot());
+                }
                 Some(ended) = self.tasks.join_next() => ended.context("a task broke down")?,
                 () = sleep(self.clock.until(self.wake_at)) => self.look_at_the_clock(),
             }
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let pools = self.rollout.figures();
+        Snapshot {
+            pools: pools.map(|(name, all)| (name.clone(), all)).collect(),
+            drains_blocked: self.blocked.counts(),
+            queues: vec![
+                ("results", self.inbox.len()),
+                ("drains", self.drain_events.len()),
+                ("secrets", self.secret_events.len()),
+                ("lanes", self.lanes.len()),
+                ("events", self.events.waiting()),
+            ],
         }
     }
 
@@ -201,6 +229,7 @@ impl Shell {
                 reference,
                 result,
             } => {
+                self.metrics.resolved(result.is_ok());
                 self.feed(Input::Resolved {
                     pool,
                     reference,
@@ -232,6 +261,7 @@ impl Shell {
 
     fn drained(&mut self, event: &DrainEvent) {
         let node = NodeName::from(&*event.node);
+        self.blocked.see(&node, &event.report);
         let about = About::Node(node.clone(), self.index.owner(&node).cloned());
         if let Some(notice) = draining::notice(&event.report, about) {
             self.events.tell(&notice, &self.index);
@@ -320,8 +350,13 @@ impl Shell {
                 pool,
                 hop,
                 record,
+                again,
+                ..
             } => {
-                report::hop(&node, pool.as_ref(), &hop, &record);
+                if !again {
+                    report::hop(&node, pool.as_ref(), &hop, &record);
+                    self.metrics.hop(&hop, &record);
+                }
             }
             Command::Notice(notice) => self.events.tell(&notice, &self.index),
             Command::WakeAt(wake_at) => self.wake_at = wake_at,
@@ -338,11 +373,15 @@ impl Shell {
     fn drain(&mut self, node: &NodeName, effect: &Effect) {
         match effect {
             Effect::StartDrain { attempt } => {
+                self.blocked.forget(node);
                 let since = self.index.slot_since(node);
                 let cordoned = time::moment(since.unwrap_or_else(|| self.clock.now()));
                 self.drains.start(node.as_str(), *attempt, cordoned);
             }
-            _ => self.drains.cancel(node.as_str()),
+            _ => {
+                self.blocked.forget(node);
+                self.drains.cancel(node.as_str());
+            }
         }
     }
 }
@@ -380,12 +419,5 @@ impl Asked {
             Self::Pool { pool, .. } => tracing::debug!(%pool, %failure, "a pool was not written"),
             Self::Waiting(node) => tracing::debug!(%node, %failure, "Waiting was not written"),
         }
-    }
-}
-
-fn outcome(result: &Result<Option<Written>, Failure>) -> Outcome {
-    match result {
-        Ok(_) => Outcome::Ok,
-        Err(failure) => Outcome::from(failure),
     }
 }
