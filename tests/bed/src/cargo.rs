@@ -46,9 +46,23 @@ pub fn command() -> Command {
     command
 }
 
+/// A folder with static programs that were built before: what is there is not built again.
+const BUILT: &str = "BED_PROGRAMS";
+
+/// A static program that was built before, if `BED_PROGRAMS` names a folder that has it.
+#[must_use]
+pub fn built(program: &str) -> Option<PathBuf> {
+    let folder = env::var_os(BUILT).filter(|folder| !folder.is_empty())?;
+    let path = paths::project().join(folder).join(program);
+    path.is_file().then_some(path)
+}
+
 /// Builds a program of a package as a static one, which runs on any host and in
 /// an image `FROM scratch`. What cargo says goes to standard error.
 pub fn static_program(package: &str, program: &str) -> Result<PathBuf> {
+    if let Some(path) = built(program) {
+        return Ok(path);
+    }
     let target = format!("{}-unknown-linux-musl", env::consts::ARCH);
     let mut command = command();
     command.args([

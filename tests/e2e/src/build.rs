@@ -23,6 +23,10 @@ impl Binaries {
     /// One after the other: built together, the agent would get every feature
     /// of a library that only the operator asks for.
     pub(crate) async fn ensure() -> Result<Self> {
+        let built = bed::cargo::built("bootc-operator").zip(bed::cargo::built("bootc-nodeagent"));
+        if let Some((operator, agent)) = built {
+            return Ok(Self { operator, agent });
+        }
         for package in ["operator", "nodeagent"] {
             let args = [
                 "build",

@@ -79,7 +79,11 @@ fn commands(program: &str) -> Vec<(PathBuf, Vec<String>)> {
                     })
                 });
                 if let Some(begin) = begin.filter(|_| is_it) {
-                    all.push((page.path.clone(), words[begin + 1..].to_vec()));
+                    let mut words = words[begin + 1..].to_vec();
+                    // What xargs would add.
+                    let by_xargs = part.contains("xargs");
+                    words.extend(by_xargs.then(|| "bnp/NAME".to_owned()));
+                    all.push((page.path.clone(), words));
                 }
             }
         }
