@@ -217,7 +217,7 @@ async fn operator_rights(suite: Arc<Suite>) -> Result<()> {
         ("delete", GROUP, "bootcnodes", "", ""),
         ("patch", GROUP, "bootcnodes/status", "", ""),
         ("create", "events.k8s.io", "events", "default", ""),
-        ("patch", "events.k8s.io", "events", "default", ""),
+        ("create", "authentication.k8s.io", "tokenreviews", "", ""),
         ("create", "coordination.k8s.io", "leases", OURS, ""),
         (
             "update",
@@ -230,9 +230,13 @@ async fn operator_rights(suite: Arc<Suite>) -> Result<()> {
         ("watch", "", "secrets", OURS, "pull"),
     ];
     let refused = [
+        ("get", "", "nodes", "", ""),
         ("delete", "", "nodes", "", ""),
         ("update", "", "nodes", "", ""),
         ("patch", "", "nodes/status", "", ""),
+        ("get", GROUP, "bootcnodes", "", ""),
+        ("get", GROUP, "bootcnodepools", "", ""),
+        ("patch", "events.k8s.io", "events", "default", ""),
         ("delete", "", "pods", "default", ""),
         ("create", "", "pods", OURS, ""),
         ("create", "", "pods/exec", names::NAMESPACE_AGENT, ""),
