@@ -1,6 +1,9 @@
 //! All tests on whole clusters: real bootc VMs where `bink` is on the `PATH`,
 //! the bed's hosts elsewhere. Each test has a cluster of its own.
 
+mod fault_outage;
+mod fault_rig;
+mod faults;
 mod harness;
 mod host_boot;
 mod host_pull;
@@ -42,6 +45,8 @@ fn main() -> ExitCode {
     };
     let everywhere = [harness::trials(), rollout::trials(), trouble::trials()];
     let only_bed = [
+        fault_outage::trials(),
+        faults::trials(),
         host_boot::trials(),
         host_pull::trials(),
         host_secret::trials(),
@@ -60,12 +65,24 @@ fn trial<Fut>(name: &str, test: impl FnOnce() -> Fut + Send + 'static) -> Trial
 where
     Fut: Future<Output = Result<()>>,
 {
+    trial_within(TEST, name, test)
+}
+
+/// The same with another deadline.
+fn trial_within<Fut>(
+    deadline: Duration,
+    name: &str,
+    test: impl FnOnce() -> Fut + Send + 'static,
+) -> Trial
+where
+    Fut: Future<Output = Result<()>>,
+{
     Trial::test(name, move || {
         let runtime = Runtime::new()?;
-        match runtime.block_on(async { timeout(TEST, test()).await }) {
+        match runtime.block_on(async { timeout(deadline, test()).await }) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(format!("{error:#}").into()),
-            Err(_) => Err(format!("not over after {TEST:?}").into()),
+            Err(_) => Err(format!("not over after {deadline:?}").into()),
         }
     })
 }
