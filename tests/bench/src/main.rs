@@ -4,6 +4,7 @@
 //! and are noisy; README.md beside this says what each one means and keeps the last tables. Nothing
 //! here is asserted in a test.
 
+mod agent;
 mod cluster;
 mod drain;
 mod floor;
@@ -15,7 +16,7 @@ mod start;
 mod table;
 mod turnround;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -35,6 +36,8 @@ struct Args {
 /// What can be measured.
 #[derive(Debug, Subcommand)]
 enum Figure {
+    /// An agent at rest on a host: memory, wake-ups and requests, beside a program that does nothing
+    Agent(agent::Agent),
     /// A rollout: wall and CPU time against a program that makes the same writes without logic
     Rollout(Sizes),
     /// The operator's memory after its start and at its peak
@@ -86,14 +89,24 @@ struct Sizes {
     repeat: usize,
 }
 
-fn main() -> Result<()> {
-    measure(Args::parse())
+fn main() -> Result<ExitCode> {
+    // Clusters with hosts are made by a command, which is this very program.
+    if let Some(code) = bed::bink::run_as_bink() {
+        return Ok(code);
+    }
+    measure(Args::parse())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 #[tokio::main]
 async fn measure(args: Args) -> Result<()> {
+    if let Figure::Agent(agent) = &args.figure {
+        show("agent", &agent.measure().await?);
+        return Ok(());
+    }
     cluster::operator::choose(args.operator)?;
     match args.figure {
+        Figure::Agent(_) => {}
         Figure::Rollout(sizes) => {
             let all = rollout::measure(&sizes.nodes, sizes.repeat, true).await?;
             show("rollout", &rollout::table(&all));
