@@ -1,7 +1,8 @@
 //! Reboots that do not lead where they should.
 
 use anyhow::{Context as _, Result, ensure};
-use crd::names::node_reason::{FELL_BACK, REBOOTING};
+use crd::names::node_reason::{FELL_BACK, REBOOTING, STAGED};
+use crd::names::{ANNOTATION_RETRY, condition};
 use e2e::images::Image;
 use e2e::wait::until;
 use libtest_mimic::Trial;
@@ -91,6 +92,23 @@ async fn a_lost_reboot_is_repeated_and_nothing_of_ours_delays_one() -> Result<()
                 .await
                 .context("cut during the boot")
         },
+    )?;
+    tokio::try_join!(
+        async {
+            older_release(&rig, "node3", "1.11.0", "not locked, because")
+                .await
+                .context("a bootc that cannot lock")
+        },
+        async {
+            older_release(&rig, "node2", "1.16.9", "locked, awaiting")
+                .await
+                .context("a bootc that locks in two steps")
+        },
+        async {
+            rolled_back_by_hand(&rig, "node1")
+                .await
+                .context("an admin's rollback")
+        },
     )
     .map(drop)
 }
@@ -167,10 +185,12 @@ async fn cut_after_the_unlock(rig: &Rig, node: &str) -> Result<()> {
     rig.boots_were(node, &["power-cut", "reboot"]).await
 }
 
-/// The power goes while the host boots the new image: it boots it again, and
-/// that is no second update.
+/// The power goes while the host boots the new image: in the first moment,
+/// before the boot is complete, and when all but the agent is up. It boots it
+/// again, and that is no second update.
 async fn cut_during_the_boot(rig: &Rig, node: &str) -> Result<()> {
     rig.env.bink.bed(["boot-delay", node, "3s"]).await?;
+    rig.on(node, HOLD_BOOT).await?;
     let image: Image = rig.env.images.push_os("2").await?;
     rig.set(node, &image).await?;
     until(&format!("{node} boots the new image"), UPDATE, async || {
@@ -187,6 +207,105 @@ async fn cut_during_the_boot(rig: &Rig, node: &str) -> Result<()> {
         rig.env.bink.bed(["power", "cut", node]).await.map(Ok)
     })
     .await?;
+
+    is_unit(rig, node, "hold-boot", "activating").await?;
+    let complete = "systemctl show --value --property=ActiveState sysinit.target";
+    ensure!(
+        rig.on(node, complete).await? == "inactive",
+        "{node} is not in the middle of its boot"
+    );
+    rig.on(
+        node,
+        "rm /etc/systemd/system/sysinit.target.wants/hold-boot.service",
+    )
+    .await?;
+    rig.env.bink.bed(["power", "cut", node]).await?;
+
+    is_unit(rig, node, "kubelet", "active").await?;
+    ensure!(
+        rig.look(node).await?.is(REBOOTING),
+        "the agent of {node} is back already"
+    );
+    rig.env.bink.bed(["power", "cut", node]).await?;
     rig.updated(node, &image).await?;
-    rig.boots_were(node, &["reboot", "power-cut"]).await
+    let ends = ["reboot", "power-cut", "power-cut", "power-cut"];
+    rig.boots_were(node, &ends).await
+}
+
+/// Keeps a host from the end of its boot until it is removed.
+const HOLD_BOOT: &str = "cd /etc/systemd/system && mkdir -p sysinit.target.wants && \
+    printf '[Unit]\nDefaultDependencies=no\nBefore=sysinit.target ostree-boot-complete.service\n[Service]\nType=oneshot\nExecStart=/usr/bin/sleep 60\n' > hold-boot.service && \
+    ln -s ../hold-boot.service sysinit.target.wants/hold-boot.service";
+
+async fn is_unit(rig: &Rig, node: &str, unit: &str, state: &str) -> Result<()> {
+    let question = format!("systemctl show --value --property=ActiveState {unit}");
+    until(&format!("{unit} of {node} is {state}"), SOON, async || {
+        let said = rig.env.bink.ssh(node, &question).await?;
+        Ok(if said.stdout == state {
+            Ok(())
+        } else {
+            Err(said.stdout)
+        })
+    })
+    .await
+}
+
+/// What a bootc without the newest flags cannot do is said, and it is updated
+/// all the same.
+async fn older_release(rig: &Rig, node: &str, release: &str, words: &str) -> Result<()> {
+    rig.faults(node, json!({ "release": release })).await?;
+    // What it can is asked at the agent's start.
+    rig.kill_agent(node).await?;
+    rig.patch(node, json!({ "spec": { "rollout": { "paused": true } } }))
+        .await?;
+    let image = rig.env.images.push_os("3").await?;
+    rig.set(node, &image).await?;
+    rig.when(node, &format!("says `{words}`"), SOON, |seen| {
+        seen.is(STAGED) && seen.message(condition::IDLE).contains(words)
+    })
+    .await?;
+    let before = rig.boots(node).await?.len();
+    rig.patch(node, json!({ "spec": { "rollout": { "paused": false } } }))
+        .await?;
+    rig.updated(node, &image).await?;
+    ensure!(
+        rig.boots(node).await?.len() == before + 1,
+        "{node} did not reboot just once"
+    );
+    Ok(())
+}
+
+/// Long after an update somebody rolls the host back and reboots it. It stays
+/// where that person put it, is said to be there, keeps its pods, and goes on
+/// when a person asks: by a slot, like any update.
+async fn rolled_back_by_hand(rig: &Rig, node: &str) -> Result<()> {
+    rig.faults(node, json!({})).await?;
+    let good = rig.env.booted(node).await?;
+    let before = rig.boots(node).await?.len();
+    rig.on(node, "bootc rollback").await?;
+    // It takes the way in down with it.
+    let _cut_off = rig.env.bink.ssh(node, "systemctl reboot").await?;
+    let seen = rig.degraded(node, FELL_BACK, "by hand").await?;
+    ensure!(
+        !seen.holds_slot() && !seen.is_cordoned() && seen.staged().is_none(),
+        "{node} is being updated against an admin's will"
+    );
+    ensure!(rig.env.booted(node).await? != good);
+    ensure!(
+        rig.boots(node).await?.len() == before + 1,
+        "{node} was rebooted by us too"
+    );
+
+    let retry = format!("{node}@{:.3}", k8s_openapi::jiff::Timestamp::now());
+    rig.patch(
+        node,
+        json!({ "metadata": { "annotations": { ANNOTATION_RETRY: retry } } }),
+    )
+    .await?;
+    rig.updated(node, &good).await?;
+    ensure!(
+        rig.boots(node).await?.len() == before + 2,
+        "{node} did not reboot just once"
+    );
+    Ok(())
 }

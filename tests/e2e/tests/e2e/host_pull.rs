@@ -52,10 +52,10 @@ async fn missing_image(rig: &Rig, node: &str) -> Result<()> {
     rig.boots_were(node, &["reboot"]).await
 }
 
-/// A full disk: the same, and cured by room.
+/// A full disk, seen by bootc in the middle of a pull: the same, and cured by
+/// room.
 async fn full_disk(rig: &Rig, node: &str) -> Result<()> {
-    rig.faults(node, json!({ "pull": { "fullAfterBytes": 100 } }))
-        .await?;
+    rig.on(node, FULL_DISK).await?;
     let image = rig.env.images.push_os("3").await?;
     rig.set(node, &image).await?;
     let seen = rig.degraded(node, ERROR, "No space left on device").await?;
@@ -64,10 +64,17 @@ async fn full_disk(rig: &Rig, node: &str) -> Result<()> {
         "{node} is cordoned for an image that it has no room for"
     );
     rig.boots_were(node, &[]).await?;
-    rig.faults(node, json!({})).await?;
+    rig.on(node, "umount /sysroot/ostree/repo /run/small")
+        .await?;
     rig.updated(node, &image).await?;
     rig.boots_were(node, &["reboot"]).await
 }
+
+/// Puts the store of images on a disk of its own without a block to spare.
+const FULL_DISK: &str = "repo=/sysroot/ostree/repo; mkdir /run/small && \
+    mount -t tmpfs -o size=$(($(du -sk $repo | cut -f1) + 256))k tmpfs /run/small && \
+    cp -a $repo/. /run/small/ && mount --bind /run/small $repo && \
+    ! cat /dev/zero > $repo/all-that-was-left";
 
 /// The agent dies while it pulls: the pull does not, and the next agent takes
 /// it over.

@@ -11,9 +11,9 @@ use e2e::view;
 use e2e::wait::until;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams};
 use libtest_mimic::Trial;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::host_rig::{Rig, SOON};
 use crate::trial;
@@ -22,6 +22,8 @@ use crate::trial;
 const SECRET: &str = "fleet-registry";
 /// Where bootc looks first.
 const AUTH: &str = "/run/ostree/auth.json";
+/// Where it looks next: the host's own.
+const OWN: &str = "/etc/ostree/auth.json";
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![trial(
@@ -61,7 +63,24 @@ async fn a_protected_image_is_pulled_with_the_pools_secret() -> Result<()> {
     let words = format!("{SECRET} does not exist");
     pool_says(&rig, node, pool_reason::TAG_RESOLUTION_ERROR, &words).await?;
 
-    door.create_secret(&rig).await?;
+    // One whose password is wrong: the registry's word, and the Secret is on the host.
+    door.set_secret(&rig, &door.login("wrong")).await?;
+    pool_says(&rig, node, pool_reason::TAG_RESOLUTION_ERROR, "").await?;
+    rig.set(node, &image).await?;
+    until("the wrong password is on the host", SOON, async || {
+        let said = rig.env.bink.ssh(node, &format!("cat {AUTH}")).await?;
+        let wrong = door.encoded("wrong");
+        Ok(said
+            .stdout
+            .contains(&wrong)
+            .then_some(())
+            .ok_or(said.stderr))
+    })
+    .await?;
+    rig.degraded(node, ERROR, "authentication required").await?;
+
+    // It is rotated: the host has the new one, and pulls.
+    door.set_secret(&rig, &door.login(&door.password)).await?;
     rig.updated(node, &image).await.context("with a secret")?;
     let auth = rig
         .on(node, &format!("stat -c %a {AUTH} && cat {AUTH}"))
@@ -71,16 +90,40 @@ async fn a_protected_image_is_pulled_with_the_pools_secret() -> Result<()> {
         "{AUTH} after the reboot is not the secret's, or readable by others"
     );
 
-    // Back to images for everybody: the credentials leave the host.
-    let open = rig.env.images.push_os("3").await?;
+    // The host has credentials of its own, for this registry alone, and the Secret knows only another
+    // one: each is used where it is needed, and the host's own file stays as it is.
+    let other = json!({ "auths": { "elsewhere.example": { "auth": "eDp5" } } });
+    let own = door.login(&door.password).to_string();
+    rig.on(
+        node,
+        &format!("printf %s '{own}' > {OWN} && chmod 600 {OWN}"),
+    )
+    .await?;
+    door.set_secret(&rig, &other).await?;
+    let image = door.image(&rig, "3").await?;
+    rig.set(node, &image).await?;
+    rig.updated(node, &image)
+        .await
+        .context("with the host's own credentials")?;
+    let auth = rig.on(node, &format!("cat {AUTH}")).await?;
+    ensure!(
+        auth.contains("elsewhere.example") && auth.contains(&door.registry),
+        "{AUTH} has not both the host's own credentials and the secret's"
+    );
+    let kept = rig.on(node, &format!("cat {OWN}")).await?;
+    ensure!(kept == own, "{OWN} was changed");
+
+    // Back to images for everybody: the credentials leave the host, its own stay.
+    let open = rig.env.images.push_os("4").await?;
     rig.patch(
         node,
         json!({ "spec": { "pullSecretRef": null, "image": { "ref": open.reference() } } }),
     )
     .await?;
     rig.updated(node, &open).await?;
-    rig.on(node, &format!("test ! -e {AUTH}")).await?;
-    rig.boots_were(node, &["reboot", "reboot"]).await
+    rig.on(node, &format!("test ! -e {AUTH} && test -s {OWN}"))
+        .await?;
+    rig.boots_were(node, &["reboot"; 3]).await
 }
 
 impl Door {
@@ -111,16 +154,28 @@ impl Door {
         })
     }
 
-    async fn create_secret(&self, rig: &Rig) -> Result<()> {
-        let auth = STANDARD.encode(format!("{}:{}", self.user, self.password));
-        let config = json!({ "auths": { &self.registry: { "auth": auth } } });
-        let secret: Secret = serde_json::from_value(json!({
+    /// The user with this password, as registries want it.
+    fn encoded(&self, password: &str) -> String {
+        STANDARD.encode(format!("{}:{password}", self.user))
+    }
+
+    /// The same as a file of credentials.
+    fn login(&self, password: &str) -> Value {
+        json!({ "auths": { &self.registry: { "auth": self.encoded(password) } } })
+    }
+
+    /// Makes the Secret, or changes it.
+    async fn set_secret(&self, rig: &Rig, login: &Value) -> Result<()> {
+        let secret = json!({
+            "apiVersion": "v1",
+            "kind": "Secret",
             "metadata": { "name": SECRET },
             "type": "kubernetes.io/dockerconfigjson",
-            "stringData": { ".dockerconfigjson": config.to_string() },
-        }))?;
-        Api::namespaced(rig.env.client.clone(), NAMESPACE_OPERATOR)
-            .create(&PostParams::default(), &secret)
+            "stringData": { ".dockerconfigjson": login.to_string() },
+        });
+        let params = PatchParams::apply("an-admin").force();
+        Api::<Secret>::namespaced(rig.env.client.clone(), NAMESPACE_OPERATOR)
+            .patch(SECRET, &params, &Patch::Apply(secret))
             .await?;
         Ok(())
     }
