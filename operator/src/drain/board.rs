@@ -41,8 +41,8 @@ pub(super) struct Target {
 enum Step {
     /// Never asked for.
     New,
-    /// Asked for; the answer is awaited.
-    Asked,
+    /// Asked for; the answer is awaited. Until it comes, the one before holds.
+    Asked(Option<Cause>),
     /// Accepted at the first instant, or already gone: repeated at `again` if nothing happens.
     Accepted { again: Instant },
     /// Refused: asked for again at `again`.
@@ -193,7 +193,7 @@ impl Board {
             _ if entry.stays => None,
             (_, Some(overdue)) => (overdue > now).then_some(overdue),
             (Step::Accepted { again } | Step::Refused { again, .. }, None) => Some(*again),
-            (Step::New | Step::Asked, None) => None,
+            (Step::New | Step::Asked(_), None) => None,
         };
         self.entries.values().filter_map(wake).min()
     }
@@ -234,7 +234,7 @@ impl Entry {
     fn is_due(&self, now: Instant) -> bool {
         let asked_too_early = match self.step {
             Step::New => false,
-            Step::Asked => true,
+            Step::Asked(_) => true,
             Step::Accepted { again } | Step::Refused { again, .. } => again > now,
         };
         !self.stays && self.stopping.is_none() && !asked_too_early
@@ -242,7 +242,11 @@ impl Entry {
 
     fn ask(&mut self, cordoned: Timestamp) -> Target {
         let first = matches!(self.step, Step::New);
-        self.step = Step::Asked;
+        self.step = match std::mem::replace(&mut self.step, Step::New) {
+            Step::Refused { cause, .. } => Step::Asked(Some(cause)),
+            Step::Accepted { .. } => Step::Asked(Some(Cause::Ignored)),
+            Step::New | Step::Asked(_) => Step::Asked(None),
+        };
         let notable = first.then(|| notable(&self.pod, cordoned)).flatten();
         Target {
             name: self.pod.name.clone(),
@@ -270,7 +274,7 @@ impl Entry {
             });
         }
         match &self.step {
-            Step::Refused { cause, .. } => Some(cause.clone()),
+            Step::Refused { cause, .. } | Step::Asked(Some(cause)) => Some(cause.clone()),
             Step::Accepted { again } if *again <= now => Some(Cause::Ignored),
             _ => None,
         }

@@ -115,6 +115,24 @@ fn a_refused_eviction_is_retried_for_ever_with_growing_waits() {
     );
 }
 
+/// Else it would come and go in what is told of the drain.
+#[test]
+fn a_pod_that_is_asked_for_again_is_waited_for_all_the_time() {
+    let now = Instant::now();
+    let mut board = listed(vec![pod("a", json!({}))], now);
+    board.due(now, 8);
+    assert!(board.waits(now).is_empty(), "nothing is known yet");
+    board.answered(&uid("a"), refused(), now);
+    let later = now + 120 * SECOND;
+    assert_eq!(names(&board.due(later, 8)), ["a"]);
+    assert_eq!(board.waits(later)[0].cause, Cause::Busy);
+    board.answered(&uid("a"), Answer::Accepted, later);
+    assert!(board.waits(later).is_empty(), "it has its time to go");
+    let ignored = later + 120 * SECOND;
+    assert_eq!(names(&board.due(ignored, 8)), ["a"]);
+    assert_eq!(board.waits(ignored)[0].cause, Cause::Ignored);
+}
+
 #[test]
 fn back_off_is_a_pods_own() {
     let now = Instant::now();

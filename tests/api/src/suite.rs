@@ -132,6 +132,9 @@ pub struct Suite {
     pub breaker: Client,
     /// The operator; whoever needs it starts it.
     pub operator: Operator,
+    /// Tests go one after the other, each with an operator of its own: one that fails must not leave
+    /// it to the next.
+    alone: bool,
 }
 
 impl std::fmt::Debug for Suite {
@@ -149,12 +152,14 @@ impl Suite {
         Self::start_with(None).await
     }
 
-    /// The same with a log of every request that the API server has answered.
+    /// The same with a log of every request that the API server has answered, for tests that have it
+    /// for themselves.
     pub async fn start_audited() -> Result<Arc<Self>> {
         Self::start_with(Some(AUDIT.to_owned())).await
     }
 
     async fn start_with(audit_policy: Option<String>) -> Result<Arc<Self>> {
+        let alone = audit_policy.is_some();
         let cluster = ControlPlane::start(Config {
             audit_policy,
             controller_manager: true,
@@ -176,6 +181,7 @@ impl Suite {
             admin,
             breaker,
             operator: Operator::default(),
+            alone,
         });
         suite.install().await.context("cannot install deploy/")?;
         Ok(suite)
@@ -238,7 +244,13 @@ impl Suite {
         let suite = Arc::clone(self);
         Trial::test(name, move || {
             let runtime = suite.runtime.clone();
-            let outcome = runtime.block_on(async { timeout(TEST, test(suite)).await });
+            let outcome = runtime.block_on(async {
+                let outcome = timeout(TEST, test(Arc::clone(&suite))).await;
+                if suite.alone {
+                    let _ended_anyhow = suite.operator.end().await;
+                }
+                outcome
+            });
             match outcome {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(error)) => Err(format!("{error:#}").into()),

@@ -1,6 +1,6 @@
 //! Waiting for what the cluster will do, by looking again and again.
 
-use std::{fmt::Display, future::Future, time::Duration};
+use std::{fmt::Display, time::Duration};
 
 use anyhow::Result;
 use bed::wait::Patience;
@@ -13,11 +13,9 @@ const PACE: Patience = Patience {
 };
 
 /// Looks until `look` gives a value; its last complaint is the error when time is up.
-pub async fn until<T, E, F, Fut>(what: &str, look: F) -> Result<T>
-where
-    E: Display,
-    F: FnMut() -> Fut,
-    Fut: Future<Output = Result<T, E>>,
-{
+pub async fn until<T, E: Display>(
+    what: &str,
+    look: impl AsyncFnMut() -> Result<T, E>,
+) -> Result<T> {
     PACE.until(what, look).await
 }

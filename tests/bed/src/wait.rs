@@ -1,6 +1,6 @@
 //! Waiting for something to come true, by looking again and again.
 
-use std::{fmt::Display, future::Future, time::Duration};
+use std::{fmt::Display, time::Duration};
 
 use anyhow::{Result, bail};
 use tokio::time::{Instant, sleep};
@@ -20,12 +20,11 @@ pub struct Patience {
 impl Patience {
     /// Looks until `look` gives a value; its last complaint is the error when patience is at an end,
     /// and what is said in between.
-    pub async fn until<T, E, F, Fut>(self, what: &str, mut look: F) -> Result<T>
-    where
-        E: Display,
-        F: FnMut() -> Fut,
-        Fut: Future<Output = Result<T, E>>,
-    {
+    pub async fn until<T, E: Display>(
+        self,
+        what: &str,
+        mut look: impl AsyncFnMut() -> Result<T, E>,
+    ) -> Result<T> {
         let start = Instant::now();
         let mut spoke = start;
         loop {

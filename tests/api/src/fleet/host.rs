@@ -49,6 +49,9 @@ pub struct Plan {
     pub once: bool,
     /// Its agent says and does nothing.
     pub mute: bool,
+    /// The image has a digest of its own on this platform: what is booted and staged is named by that,
+    /// and by the reference that was asked for.
+    pub multi_arch: bool,
     /// Its agent is the Go operator's daemon: it knows no boots, generations and approvals of one boot.
     pub go_daemon: bool,
 }
@@ -96,6 +99,11 @@ impl Host {
         self.staged = None;
         let before = std::mem::replace(&mut self.booted, image.to_owned());
         self.rollback = Some(before);
+    }
+
+    /// Somebody on the host drops what is staged.
+    pub(super) fn unstage(&mut self) {
+        self.staged = None;
     }
 
     /// The boot that it is in; the Node says the same.
@@ -181,7 +189,11 @@ impl Host {
     }
 
     fn report(&self, node: &BootcNode, idle: &str, degraded: Option<&str>) -> Act {
-        let info = |image: &String| json!({ "image": image, "imageDigest": digest_of(image) });
+        let of_platform = super::digest(super::PLATFORM);
+        let info = |image: &String| {
+            let digest = digest_of(image).filter(|_| !self.plan.multi_arch);
+            json!({ "image": image, "imageDigest": digest.unwrap_or(&of_platform) })
+        };
         let is_idle = idle == node_reason::IDLE;
         let trouble = degraded.map_or("", |_| "as the test wants it");
         let ours = !self.plan.go_daemon;

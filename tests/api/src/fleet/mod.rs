@@ -16,6 +16,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    runtime::watcher,
 };
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -32,6 +33,9 @@ pub const A: char = 'a';
 pub const B: char = 'b';
 /// A third one.
 pub const C: char = 'c';
+
+/// Whose digest every image has on a host whose plan says so.
+const PLATFORM: char = 'f';
 
 /// Label of the nodes of a fleet, and of its pools; its value is the fleet's name.
 pub const LABEL: &str = "test.bootc.dev/fleet";
@@ -52,6 +56,8 @@ pub fn reference(image: char) -> String {
 pub struct Fleet {
     suite: Arc<Suite>,
     name: String,
+    /// What its Nodes and `BootcNode`s are listed by.
+    listed: ListParams,
     played: Arc<Played>,
     _players: JoinSet<()>,
     _kubelets: Vec<Kubelet>,
@@ -66,14 +72,36 @@ impl std::fmt::Debug for Fleet {
 impl Fleet {
     /// Nodes `NAME-1` to `NAME-N`, booted on [`A`], each with a pod to be drained, without a pool.
     pub async fn new(suite: &Arc<Suite>, name: &str, size: usize) -> Result<Self> {
+        Self::listed_by(suite, name, size, ListParams::default()).await
+    }
+
+    /// The same for one whose Nodes keep their label and whose `BootcNode`s have it too: then nothing
+    /// is seen of other fleets, which is cheaper where there are many.
+    pub async fn apart(suite: &Arc<Suite>, name: &str, size: usize) -> Result<Self> {
+        let label = ListParams::default().labels(&format!("{LABEL}={name}"));
+        Self::listed_by(suite, name, size, label).await
+    }
+
+    async fn listed_by(
+        suite: &Arc<Suite>,
+        name: &str,
+        size: usize,
+        listed: ListParams,
+    ) -> Result<Self> {
         let names: Vec<_> = (1..=size).map(|n| format!("{name}-{n}")).collect();
-        let played = Arc::new(Played::new(suite.admin.clone(), name, &names));
+        let seen = watcher::Config {
+            label_selector: listed.label_selector.clone(),
+            ..watcher::Config::default()
+        };
+        let played = Played::new(suite.admin.clone(), name, &names, seen);
+        let played = Arc::new(played);
         let mut players = JoinSet::new();
         players.spawn(Arc::clone(&played).agents());
         let kubelet = |name: &String| Kubelet::start(suite.admin.clone(), name);
         let fleet = Self {
             suite: Arc::clone(suite),
             name: name.to_owned(),
+            listed,
             played,
             _players: players,
             _kubelets: names.iter().map(kubelet).collect(),
@@ -273,6 +301,11 @@ impl Fleet {
         self.node_ready(n, true).await
     }
 
+    /// Somebody on host `n` drops the staged image; its plan says what the agent does about that.
+    pub fn unstage(&self, n: usize) {
+        self.played.unstage(&self.node(n));
+    }
+
     /// Every version of the `BootcNode` of node `n` so far, in order.
     #[must_use]
     pub fn history(&self, n: usize) -> Vec<BootcNode> {
@@ -296,12 +329,13 @@ impl Fleet {
     /// Everything as it is now; the pool first, so that whatever it claims must be seen on the
     /// nodes already.
     pub async fn view(&self) -> Result<View> {
-        let all = ListParams::default();
         let pool = Api::<BootcNodePool>::all(self.client())
             .get_opt(&self.name)
             .await?;
-        let nodes = Api::<Node>::all(self.client()).list(&all).await?;
-        let bootc = Api::<BootcNode>::all(self.client()).list(&all).await?;
+        let nodes = Api::<Node>::all(self.client()).list(&self.listed).await?;
+        let bootc = Api::<BootcNode>::all(self.client())
+            .list(&self.listed)
+            .await?;
         Ok(View::new(
             pool,
             self.played.names(),

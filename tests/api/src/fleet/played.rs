@@ -30,6 +30,8 @@ use crate::hosts;
 /// The agents of one fleet, and what they have seen.
 pub(super) struct Played {
     client: Client,
+    /// Which `BootcNode`s are watched: its own, and maybe others.
+    seen_by: watcher::Config,
     fleet: String,
     hosts: Mutex<BTreeMap<String, Host>>,
     seen: Mutex<BTreeMap<String, BootcNode>>,
@@ -50,13 +52,19 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Played {
-    pub(super) fn new(client: Client, fleet: &str, names: &[String]) -> Self {
+    pub(super) fn new(
+        client: Client,
+        fleet: &str,
+        names: &[String],
+        seen_by: watcher::Config,
+    ) -> Self {
         let image = super::reference(super::A);
         let hosts = names
             .iter()
             .map(|name| (name.clone(), Host::booted(&image)));
         Self {
             client,
+            seen_by,
             fleet: fleet.to_owned(),
             hosts: Mutex::new(hosts.collect()),
             seen: Mutex::default(),
@@ -74,10 +82,7 @@ impl Played {
     }
 
     pub(super) fn plan(&self, name: &str, change: impl FnOnce(&mut Plan)) {
-        if let Some(host) = locked(&self.hosts).get_mut(name) {
-            change(&mut host.plan);
-        }
-        self.changed.notify_one();
+        self.change(name, |host| change(&mut host.plan));
     }
 
     pub(super) fn plan_all(&self, change: impl Fn(&mut Plan)) {
@@ -88,8 +93,16 @@ impl Played {
     }
 
     pub(super) fn boot_into(&self, name: &str, image: &str) {
+        self.change(name, |host| host.boot_into(image));
+    }
+
+    pub(super) fn unstage(&self, name: &str) {
+        self.change(name, Host::unstage);
+    }
+
+    fn change(&self, name: &str, change: impl FnOnce(&mut Host)) {
         if let Some(host) = locked(&self.hosts).get_mut(name) {
-            host.boot_into(image);
+            change(host);
         }
         self.changed.notify_one();
     }
@@ -124,9 +137,7 @@ impl Played {
     /// Plays the agents until it is dropped.
     pub(super) async fn agents(self: Arc<Self>) {
         let api = Api::<BootcNode>::all(self.client.clone());
-        let mut events = watcher(api, watcher::Config::default())
-            .default_backoff()
-            .boxed();
+        let mut events = watcher(api, self.seen_by.clone()).default_backoff().boxed();
         loop {
             let turn = tokio::select! {
                 event = events.try_next() => match event {

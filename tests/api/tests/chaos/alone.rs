@@ -10,8 +10,10 @@ use api_tests::fleet::LABEL;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The same client, for the objects of the fleet `run` alone: lists and watches of Nodes, pools and
-/// `BootcNode`s select them by their label, which new `BootcNode`s get.
+/// `BootcNode`s select them by their label, which new `BootcNode`s get; what has a namespace of the
+/// operator's own, such as its Lease, has the run's.
 pub(crate) fn in_run(inner: &Client, run: &str) -> Client {
+    let namespace = run.to_owned();
     let (sender, run) = (inner.clone(), run.to_owned());
     let service = tower::service_fn(move |request: Request<Body>| {
         let (sender, run) = (sender.clone(), run.clone());
@@ -24,7 +26,7 @@ pub(crate) fn in_run(inner: &Client, run: &str) -> Client {
             sender.send(request).await.map_err(BoxError::from)
         }
     });
-    Client::new(service, inner.default_namespace())
+    Client::new(service, namespace)
 }
 
 fn selected(mut request: Request<Body>, run: &str) -> Result<Request<Body>, BoxError> {

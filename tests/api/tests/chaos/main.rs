@@ -31,6 +31,8 @@ const AT_ONCE: usize = 12;
 /// A request may not occur in a run as it did in those without faults: status and Events depend on
 /// time. So often is it tried.
 const TRIES: usize = 3;
+/// Requests about the Lease: it is read and taken, and renewed every three seconds.
+const LEASE: usize = 4;
 /// Runs of the sample.
 const SAMPLE: usize = 120;
 
@@ -54,21 +56,34 @@ async fn start() -> Result<Arc<Suite>> {
     Ok(suite)
 }
 
-/// The requests that occur in each of two runs without faults, in their order.
+/// The requests that occur in each of two runs without faults, in their order; those about the Lease
+/// are of a third one.
 async fn calls(suite: &Arc<Suite>, operator: &Client) -> Result<Vec<String>> {
-    let play = async |run| {
-        let world = World::new(suite, run, Script::new(None)).await?;
+    let play = async |run, leader_elect| {
+        let world = World::new(suite, run, Script::new(None), leader_elect).await?;
         let calls = world.play(operator).await;
         calls.with_context(|| format!("the run {run}, without faults"))
     };
-    let (first, second) = tokio::try_join!(play("calm-a"), play("calm-b"))?;
+    let (first, second, elected) = tokio::try_join!(
+        play("calm-a", false),
+        play("calm-b", false),
+        play("calm-elected", true),
+    )?;
     let second: BTreeSet<_> = second.into_iter().collect();
-    let both: Vec<_> = first
-        .into_iter()
-        .filter(|call| second.contains(call))
-        .collect();
-    ensure!(both.len() > 50, "only {} requests: {both:#?}", both.len());
-    Ok(both)
+    let both = first.into_iter().filter(|call| second.contains(call));
+    let mut all: Vec<_> = both.collect();
+    ensure!(all.len() > 50, "only {} requests: {all:#?}", all.len());
+    let lease = elected.into_iter().filter(|call| is_of_lease(call));
+    all.extend(lease.take(LEASE));
+    ensure!(
+        all.iter().any(|call| is_of_lease(call)),
+        "no Lease: {all:#?}"
+    );
+    Ok(all)
+}
+
+fn is_of_lease(call: &str) -> bool {
+    call.contains(" leases #")
 }
 
 fn schedules(calls: &[String]) -> Vec<(String, How)> {
@@ -103,7 +118,8 @@ fn trial(suite: &Arc<Suite>, operator: &Client, number: usize, call: String, how
         for turn in 0..TRIES {
             let run = format!("run-{number}-{turn}");
             let script = Script::new(Some((call.clone(), how)));
-            let world = World::new(&suite, &run, Arc::clone(&script)).await?;
+            let elected = is_of_lease(&call);
+            let world = World::new(&suite, &run, Arc::clone(&script), elected).await?;
             world.play(&operator).await.with_context(|| run.clone())?;
             if script.struck() {
                 return Ok(());

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use api_tests::{
-    Fleet, Suite,
+    Account, Fleet, Suite,
     fleet::{A, B, LABEL, View, digest, reference},
     hosts,
     operator::Options,
@@ -35,7 +35,7 @@ use crate::{
 /// How long a run may take: a fault may cost half a minute, and many runs share the machine.
 const RUN: Patience = Patience {
     at_most: Duration::from_secs(200),
-    every: Duration::from_millis(250),
+    every: Duration::from_millis(500),
 };
 /// How long it takes until a process that ended is started again.
 const RESTART: Duration = Duration::from_millis(500);
@@ -47,16 +47,38 @@ pub(crate) struct World {
     suite: Arc<Suite>,
     run: String,
     script: Arc<Script>,
+    options: Options,
     hosts: Vec<Arc<PlayedHost>>,
 }
 
 impl World {
     /// Two nodes on A without a pool; somebody else cordoned the second one.
-    pub(crate) async fn new(suite: &Arc<Suite>, run: &str, script: Arc<Script>) -> Result<Self> {
-        let fleet = Fleet::new(suite, run, NODES).await?;
+    ///
+    /// The operator asks a Lease first only where that is what may go wrong: after a crash its next life
+    /// waits for it.
+    pub(crate) async fn new(
+        suite: &Arc<Suite>,
+        run: &str,
+        script: Arc<Script>,
+        leader_elect: bool,
+    ) -> Result<Self> {
+        let fleet = Fleet::apart(suite, run, NODES).await?;
         // The hosts are played otherwise here; what is left is the witness.
         fleet.plan_all(|plan| plan.mute = true);
         fleet.cordon(2, true).await?;
+        if leader_elect {
+            let operator = format!("--user={}", Account::OPERATOR.user());
+            let all = [
+                "create",
+                "rolebinding",
+                "lease",
+                "--clusterrole=admin",
+                &operator,
+                "-n",
+                run,
+            ];
+            suite.kubectl(&all).await?;
+        }
         let host = || -> Result<Arc<PlayedHost>> {
             let host = PlayedHost::booted(&reference(A))?;
             // As the Node says.
@@ -69,6 +91,10 @@ impl World {
             suite: Arc::clone(suite),
             run: run.to_owned(),
             script,
+            options: Options {
+                leader_elect,
+                ..Options::UNELECTED
+            },
             hosts: (0..NODES).map(|_| host()).collect::<Result<_>>()?,
         })
     }
@@ -133,10 +159,10 @@ impl World {
     fn operator(&self, client: &Client) -> impl Future<Output = ()> + Send + use<> {
         let process = self.process("operator");
         let client = process.client(&in_run(client, &self.run));
+        let options = self.options;
         async move {
             loop {
-                let config = Options::UNELECTED.config();
-                let life = operator::run(client.clone(), config, pending());
+                let life = operator::run(client.clone(), options.config(), pending());
                 let mut life = AbortOnDrop(tokio::spawn(life));
                 tokio::select! {
                     ended = &mut life.0 => tracing::error!(?ended, "the operator ended"),

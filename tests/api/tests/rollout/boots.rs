@@ -5,11 +5,13 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, ensure};
 use api_tests::{
     Fleet, Suite,
-    fleet::{A, B, Boot},
+    fleet::{A, B, Boot, Stage},
 };
 use crd::{BootcNode, DesiredImageState, names};
 use libtest_mimic::Trial;
 use serde_json::json;
+
+use crate::phases::{Phase, held_in, unguard};
 
 pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
     vec![
@@ -31,6 +33,26 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
         ),
         suite.trial("boots::somebody_reboots_into_the_staged_image", by_hand),
         suite.trial("boots::a_third_image_keeps_the_slot", third_image),
+        suite.trial(
+            "boots::somebody_reboots_a_node_that_is_cordoned",
+            async |suite| in_slot_by_hand(suite, Phase::Cordoned).await,
+        ),
+        suite.trial(
+            "boots::somebody_reboots_a_node_in_mid_drain",
+            async |suite| in_slot_by_hand(suite, Phase::Draining).await,
+        ),
+        suite.trial(
+            "boots::an_image_dropped_in_mid_drain_is_staged_again_before_the_reboot",
+            dropped,
+        ),
+        suite.trial(
+            "boots::an_image_dropped_before_its_turn_is_staged_again",
+            dropped_early,
+        ),
+        suite.trial(
+            "boots::a_digest_of_the_platform_is_the_images_own",
+            multi_arch,
+        ),
     ]
 }
 
@@ -175,5 +197,87 @@ async fn third_image(suite: Arc<Suite>) -> Result<()> {
     fleet.until_updated(B).await?;
     fleet.rebooted(&[2, 1])?;
     fleet.used_slots(1..=1)?;
+    fleet.finish().await
+}
+
+/// What holds the node up is not waited for any more, and nobody is evicted for nothing.
+async fn in_slot_by_hand(suite: Arc<Suite>, phase: Phase) -> Result<()> {
+    let name = format!("by-hand-{}", phase.name());
+    let fleet = held_in(&suite, &name, phase).await?;
+    fleet.boot_into(1, B).await?;
+    fleet.until_updated(B).await?;
+    fleet.rebooted(&[1, 1])?;
+    fleet.used_slots(1..=1)?;
+    let approved = fleet
+        .history(1)
+        .iter()
+        .filter(|node| is_approved(node))
+        .count();
+    ensure!(approved == 0, "a reboot was approved after it");
+    unguard(&fleet, &name).await?;
+    fleet.finish().await
+}
+
+/// It is drained meanwhile, and keeps its slot.
+async fn dropped(suite: Arc<Suite>) -> Result<()> {
+    let fleet = held_in(&suite, "dropped", Phase::Draining).await?;
+    fleet.plan(1, |plan| plan.stage = Stage::Hold);
+    fleet.unstage(1);
+    fleet.until_states(&["Staging", "Staged"]).await?;
+    unguard(&fleet, "dropped").await?;
+    fleet
+        .until("it is drained", |view| {
+            let waiting = view.node_condition("dropped-1", "Waiting")?;
+            ensure!(!waiting.message.contains("PodDisruptionBudget"), "{view}");
+            Ok(())
+        })
+        .await?;
+    let view = fleet.view().await?;
+    ensure!(
+        view.in_slot() == ["dropped-1"] && view.cordoned() == ["dropped-1"],
+        "{view}"
+    );
+    let approved = fleet
+        .history(1)
+        .iter()
+        .filter(|node| is_approved(node))
+        .count();
+    ensure!(approved == 0, "approved, and not staged: {view}");
+    fleet.plan(1, |plan| plan.stage = Stage::Go);
+    fleet.until_updated(B).await?;
+    fleet.rebooted(&[1, 1])?;
+    fleet.used_slots(1..=1)?;
+    fleet.finish().await
+}
+
+async fn dropped_early(suite: Arc<Suite>) -> Result<()> {
+    let fleet = held_in(&suite, "dropped-early", Phase::Staged).await?;
+    fleet.plan(1, |plan| plan.stage = Stage::Hold);
+    fleet.unstage(1);
+    fleet.until_states(&["Staging", "Staged"]).await?;
+    fleet.pause(false).await?;
+    fleet
+        .until("the other one is updated first", |view| {
+            view.counts([2, 1, 1, 0])
+        })
+        .await?;
+    fleet.rebooted(&[0, 1])?;
+    fleet.plan(1, |plan| plan.stage = Stage::Go);
+    fleet.until_updated(B).await?;
+    fleet.rebooted(&[1, 1])?;
+    fleet.finish().await
+}
+
+/// The pool names the index; the host names what it pulled, and the index in its reference.
+async fn multi_arch(suite: Arc<Suite>) -> Result<()> {
+    let fleet = Fleet::new(&suite, "multi-arch", 2).await?;
+    fleet.plan_all(|plan| plan.multi_arch = true);
+    fleet.create_pool("multi-arch", json!({})).await?;
+    fleet.until_updated(A).await?;
+    fleet.rebooted(&[0, 0])?;
+    fleet.want(B).await?;
+    let view = fleet.until_updated(B).await?;
+    view.pool_is("Degraded=False/OK")?;
+    fleet.rebooted(&[1, 1])?;
     fleet.finish().await
 }
