@@ -9,6 +9,7 @@ use kube::Client;
 use crate::{
     args::{Args, BindAddress},
     journal,
+    report::trace::Settings,
 };
 
 /// A connection on which nothing comes for so long is dead: watches have a bookmark every minute.
@@ -31,6 +32,8 @@ pub struct Config {
     pub allow_insecure_registry: bool,
     /// Where every input and decision is written.
     pub journal: Option<journal::Place>,
+    /// Where traces go, if they are wanted.
+    pub traces: Option<Settings>,
     /// Names this process and no other: in the Lease and in Events.
     pub identity: String,
     /// The pod that this process runs in, in the client's namespace: drained last.
@@ -44,7 +47,7 @@ impl Config {
         let pod = std::env::var("POD_NAME")
             .ok()
             .filter(|name| !name.is_empty());
-        let host = pod.clone().unwrap_or_else(host_name);
+        let identity = identity(&pod.clone().unwrap_or_else(host_name));
         Self {
             leader_elect: args.leader_elect,
             probes: args.health_probe_bind_address.clone(),
@@ -56,7 +59,8 @@ impl Config {
                 file,
                 limit: u64::from(args.journal_limit_mib) << 20,
             }),
-            identity: identity(&host),
+            traces: Settings::of_process(&identity),
+            identity,
             pod,
         }
     }

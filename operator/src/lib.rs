@@ -12,6 +12,7 @@ pub mod health;
 pub mod journal;
 pub mod lease;
 pub mod observe;
+pub mod program;
 pub mod registry;
 pub mod report;
 pub mod roots;

@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, BufWriter, IsTerminal as _, Write as _},
+    io::{self, BufRead, BufReader, BufWriter, Write as _},
     path::Path,
     process::ExitCode,
 };
@@ -11,19 +11,10 @@ use std::{
 use anyhow::Context as _;
 use clap::Parser as _;
 use operator::{
-    Config,
-    args::{Args, Command, LogFormat, Output},
-    connect,
+    args::{Args, Command, Output},
     journal::{Format, Summary, replay},
-    roots, run,
+    program::{log, operate},
 };
-use tokio::signal::unix::{SignalKind, signal};
-use tracing::error;
-use tracing_subscriber::EnvFilter;
-
-/// What is logged where `RUST_LOG` says nothing. The client's own lines repeat, without node or
-/// pool, what is said here with them.
-const DEFAULT_FILTER: &str = "info,kube_client=off";
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -37,37 +28,7 @@ fn main() -> ExitCode {
             }
         };
     }
-    if let Err(error) = roots::ensure() {
-        error!(%error, "this image has no certificate authorities and cannot be given any: set SSL_CERT_FILE");
-        return ExitCode::FAILURE;
-    }
-    serve(&args)
-}
-
-/// Deciding is one task; the second thread keeps the Lease's renewal on time while a long list is
-/// read.
-#[tokio::main(worker_threads = 2)]
-async fn serve(args: &Args) -> ExitCode {
-    match operate(args).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn operate(args: &Args) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let shutdown = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
-    let client = connect().await?;
-    run(client, Config::of_process(args), shutdown).await
+    operate(&args)
 }
 
 fn decide_again(file: &Path, output: Output, all: bool) -> anyhow::Result<Summary> {
@@ -115,17 +76,4 @@ fn tell(summary: &Summary) -> ExitCode {
         return ExitCode::from(2);
     }
     ExitCode::SUCCESS
-}
-
-fn log(format: LogFormat) {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().flatten_event(true).init(),
-    }
 }

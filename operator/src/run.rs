@@ -1,6 +1,11 @@
 //! The operator's life: from the first question to the API server to a clean end.
 
-use tokio::task::JoinSet;
+use std::time::Duration;
+
+use tokio::{
+    task::{JoinHandle, JoinSet},
+    time::timeout,
+};
 use tracing::info;
 
 use crate::{
@@ -8,11 +13,14 @@ use crate::{
     health::{self, Health, Pings},
     lease::{Elector, Fence},
     observe::check,
-    report::{Metrics, Scrapes},
+    report::{Metrics, Scrapes, Telemetry, trace::Export},
     scrape::Scrape,
     shell::Shell,
 };
 use kube::Client;
+
+/// How long the last spans may take at the end.
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// Runs the operator until `shutdown` or until it cannot go on, for example since its Lease is
 /// lost. There is no global state: several may run in one process.
@@ -33,22 +41,42 @@ pub async fn run(
     if let Some(scrape) = scrape {
         servers.spawn(scrape.serve());
     }
+    let (spans, export) = config
+        .traces
+        .clone()
+        .and_then(|settings| Export::begin(settings, &metrics))
+        .unzip();
+    let export = export.map(|export| tokio::spawn(export.run()));
+    let telemetry = Telemetry { metrics, spans };
     let asked = Asked { pings, scrapes };
     let mut elector = config
         .leader_elect
         .then(|| Elector::new(client.clone(), config.identity.clone()));
     let result = tokio::select! {
-        result = duty(&client, &config, elector.as_mut(), health, metrics, asked) => result,
+        result = duty(&client, &config, elector.as_mut(), health, telemetry, asked) => result,
         () = shutdown => {
             info!("stopping");
             Ok(())
         }
     };
     // Everything that acts ended with its future; only now may another replica begin.
-    if let Some(elector) = elector {
-        elector.release().await;
-    }
+    let release = async {
+        if let Some(elector) = elector {
+            elector.release().await;
+        }
+    };
+    tokio::join!(release, flush(export));
     result
+}
+
+/// Lets the last spans go, for a moment: a collector that is gone must not hold up the end.
+async fn flush(export: Option<JoinHandle<()>>) {
+    if let Some(mut export) = export
+        && timeout(FLUSH, &mut export).await.is_err()
+    {
+        info!("the collector did not take the last spans");
+        export.abort();
+    }
 }
 
 /// Questions to the deciding task.
@@ -62,12 +90,12 @@ async fn duty(
     config: &Config,
     elector: Option<&mut Elector>,
     health: Health,
-    metrics: Metrics,
+    telemetry: Telemetry,
     asked: Asked,
 ) -> anyhow::Result<()> {
     check(client).await?;
     let Some(elector) = elector else {
-        return decide(client, config, &Fence::open(), health, metrics, asked).await;
+        return decide(client, config, &Fence::open(), health, telemetry, asked).await;
     };
     health.set_ready(true);
     elector.acquire().await?;
@@ -75,7 +103,7 @@ async fn duty(
     let fence = elector.fence();
     tokio::select! {
         lost = elector.hold() => Err(lost),
-        result = decide(client, config, &fence, health, metrics, asked) => result,
+        result = decide(client, config, &fence, health, telemetry, asked) => result,
     }
 }
 
@@ -84,11 +112,11 @@ async fn decide(
     config: &Config,
     fence: &Fence,
     health: Health,
-    metrics: Metrics,
+    telemetry: Telemetry,
     asked: Asked,
 ) -> anyhow::Result<()> {
     health.set_on_duty();
-    metrics.set_lease_held(true);
-    let shell = Shell::new(client, config, fence, health, metrics);
+    telemetry.metrics.set_lease_held(true);
+    let shell = Shell::new(client, config, fence, health, telemetry);
     shell.run(asked.pings, asked.scrapes).await
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use fsm::{
     Input, NodeName, PoolName, Timestamp,
-    view::{BootcNodeView, Kept, NodeView},
+    view::{BootcNodeView, Kept, NodeView, StepView},
 };
 use kube::runtime::watcher::Event;
 use tracing::warn;
@@ -161,6 +161,13 @@ impl Index {
     #[must_use]
     pub fn owner(&self, name: &NodeName) -> Option<&PoolName> {
         owner(&self.bootc_nodes, name)
+    }
+
+    /// The steps of the newest update that a node's agent reports.
+    #[must_use]
+    pub fn steps(&self, name: &NodeName) -> &[StepView] {
+        let report = self.bootc_nodes.get(name).and_then(|it| it.report.as_ref());
+        report.map(|it| it.steps.as_slice()).unwrap_or_default()
     }
 
     /// When the node took the slot that it holds.

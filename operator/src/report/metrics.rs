@@ -144,6 +144,12 @@ impl Metrics {
         self.0.spans.get_or_create(&labels).inc_by(count);
     }
 
+    #[cfg(test)]
+    pub(super) fn count_of_spans(&self, told: Told) -> u64 {
+        let labels = [("result", told.label())];
+        self.0.spans.get_or_create(&labels).get()
+    }
+
     /// A node left a state.
     pub fn hop(&self, hop: &Hop, record: &Record) {
         if let Some(phase) = super::phase(hop.from) {

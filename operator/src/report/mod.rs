@@ -5,6 +5,7 @@ mod events;
 mod metrics;
 mod snapshot;
 pub mod status;
+pub mod trace;
 
 use fsm::{NodeName, PoolName, Record, State, node::Hop};
 use tracing::info;
@@ -13,6 +14,15 @@ pub use blocked::Blocked;
 pub use events::Events;
 pub use metrics::{Metrics, Scrapes, Told};
 pub use snapshot::Snapshot;
+
+/// Where the deciding task tells what happens.
+#[derive(Clone, Debug)]
+pub struct Telemetry {
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Where spans go, if they are wanted.
+    pub spans: Option<trace::Spans>,
+}
 
 /// The phase of an update that a node is in by its state, as metrics and spans name it.
 #[must_use]

@@ -4,6 +4,7 @@
 mod clock;
 mod draining;
 mod pull_secrets;
+mod traces;
 mod work;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -11,7 +12,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use anyhow::{Context as _, bail};
 use fsm::{
     Command, Input, NodeName, PoolName, Rollout, Timestamp,
-    command::{About, Effect},
+    command::{About, Effect, Notice},
     input::Outcome,
     view::{SecretRef, Waiting},
 };
@@ -28,11 +29,12 @@ use crate::{
     lease::Fence,
     observe::{Index, Stamp, Target, Watch, Written, time, watch},
     registry::Resolver,
-    report::{self, Blocked, Events, Metrics, Scrapes, Snapshot},
+    report::{self, Blocked, Events, Metrics, Scrapes, Snapshot, Telemetry},
     secrets::{SecretEvent, Secrets},
 };
 use clock::Clock;
 use pull_secrets::PullSecrets;
+use traces::Traces;
 
 /// News of drains and secrets that wait to be looked at; their senders wait when it is full.
 const QUEUE: usize = 256;
@@ -81,6 +83,7 @@ pub struct Shell {
     /// to one object at once would make one of them a conflict.
     lanes: BTreeMap<NodeName, Option<Waiting>>,
     blocked: Blocked,
+    traces: Option<Traces>,
     metrics: Metrics,
     health: Health,
     /// Work elsewhere: dropping it ends all of it.
@@ -106,8 +109,9 @@ impl Shell {
         config: &Config,
         fence: &Fence,
         health: Health,
-        metrics: Metrics,
+        telemetry: Telemetry,
     ) -> Self {
+        let Telemetry { metrics, spans } = telemetry;
         let (drain_sender, drain_events) = mpsc::channel(QUEUE);
         let (secret_sender, secret_events) = mpsc::channel(QUEUE);
         let (outbox, inbox) = mpsc::unbounded_channel();
@@ -137,6 +141,7 @@ impl Shell {
             events,
             lanes: BTreeMap::new(),
             blocked: Blocked::default(),
+            traces: spans.map(Traces::new),
             metrics,
             health,
             tasks,
@@ -264,9 +269,10 @@ impl Shell {
         self.blocked.see(&node, &event.report);
         let about = About::Node(node.clone(), self.index.owner(&node).cloned());
         if let Some(notice) = draining::notice(&event.report, about) {
-            self.events.tell(&notice, &self.index);
+            self.tell(&notice);
         }
         if let Some(report) = draining::report(&event.report) {
+            self.trace_drain(&node, event.attempt, &report);
             self.feed(Input::Drain {
                 node,
                 attempt: event.attempt,
@@ -339,7 +345,10 @@ impl Shell {
                 self.go_on(Lane::new(decision, node, bootc_node));
             }
             Command::Pool { pool, write, what } => self.write_pool(pool, write, &what),
-            Command::Waiting { node, waiting } => self.show_waiting(node, waiting),
+            Command::Waiting { node, waiting } => {
+                self.trace_waiting(&node, &waiting);
+                self.show_waiting(node, waiting);
+            }
             Command::Resolve {
                 pool,
                 reference,
@@ -350,17 +359,24 @@ impl Shell {
                 pool,
                 hop,
                 record,
+                trace,
                 again,
-                ..
             } => {
+                let (on, way) = (pool.as_ref(), (&hop, &*record));
+                self.trace_hop(&node, on, way, trace.as_ref(), again);
                 if !again {
                     report::hop(&node, pool.as_ref(), &hop, &record);
                     self.metrics.hop(&hop, &record);
                 }
             }
-            Command::Notice(notice) => self.events.tell(&notice, &self.index),
+            Command::Notice(notice) => self.tell(&notice),
             Command::WakeAt(wake_at) => self.wake_at = wake_at,
         }
+    }
+
+    fn tell(&mut self, notice: &Notice) {
+        self.trace_notice(notice);
+        self.events.tell(notice, &self.index);
     }
 
     fn show_waiting(&mut self, node: NodeName, waiting: Waiting) {
