@@ -6,6 +6,7 @@
 pub mod bink;
 pub mod cargo;
 pub mod cluster;
+pub mod collector;
 pub mod control_plane;
 pub mod detached;
 pub mod image;
@@ -15,6 +16,7 @@ pub mod paths;
 pub mod preflight;
 pub mod process;
 pub mod progress;
+pub mod prometheus;
 pub mod registry;
 pub mod run_dir;
 pub mod wait;
