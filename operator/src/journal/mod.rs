@@ -52,7 +52,7 @@ pub enum Line {
         /// The time of the decision.
         at: Timestamp,
         /// What it was told.
-        input: Input,
+        input: Box<Input>,
     },
     /// What it decided.
     Commands {
@@ -174,7 +174,7 @@ impl Journal {
                 self.lost = lines;
             }
         }
-        let (n, input) = (self.n, input.clone());
+        let (n, input) = (self.n, Box::new(input.clone()));
         self.push(Line::Input { n, at, input });
     }
 

@@ -85,7 +85,7 @@ pub fn fold(
     while let Some(line) = next.take() {
         match line {
             Line::Input { n, at, input } => {
-                let now = rollout.handle(at, input.clone());
+                let now = rollout.handle(at, input.as_ref().clone());
                 next = lines.next()?;
                 let then = match next.take() {
                     Some(Line::Commands { n: of, commands }) if of == n => {

@@ -129,7 +129,10 @@ fn each_decision_is_a_line() {
         out.contains("1970-01-01T00:00:00.001Z  p            -            resolve r/os:1\n"),
         "{out}"
     );
-    assert!(out.contains("pool #1: status UpToDate=TargetUnknown"), "{out}");
+    assert!(
+        out.contains("pool #1: status UpToDate=TargetUnknown"),
+        "{out}"
+    );
     assert!(!out.contains("wake at"), "{out}");
     let mut out = Vec::new();
     replay(&played()[..], Format::Json, true, &mut out).unwrap();
