@@ -426,7 +426,7 @@ impl Context<'_> {
         let spec = self.facts.wanted.spec();
         let view = self.facts.host.view();
         let stays = spec.is_none_or(|spec| view.is_some_and(|it| it.booted.is(spec.digest())));
-        let ours = self.record.state != State::Idle;
+        let ours = self.record.state != State::Idle || self.record.trouble.is_some();
         let leftover = self.record.image.take().filter(|_| stays && ours);
         self.record.leftover = leftover.or(self.record.leftover.take());
         self.record.forgive();

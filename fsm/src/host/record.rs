@@ -187,6 +187,16 @@ fn resumed(
     }
 }
 
+/// What the last report had staged for an attempt of this boot, if another image is wanted by now.
+fn leftover(report: &Report, reported: &Reported, facts: &Facts) -> Option<String> {
+    let staged = reported.staged.as_ref()?;
+    let digest = super::facts::digest_of(staged)?;
+    let tried = report.attempt.as_ref()?;
+    let spec = facts.wanted.spec();
+    let ours = tried.boot == facts.boot && tried.digest == digest;
+    (ours && spec.is_none_or(|spec| spec.digest() != digest)).then(|| staged.clone())
+}
+
 impl Record {
     /// Memory after a restart of the agent or of its host, from its own last report.
     ///
@@ -203,6 +213,7 @@ impl Record {
         let reason = report.degraded.as_ref().map(|it| it.reason);
         let fell_back = reason == Some(DegradedReason::FellBack);
         let (state, image) = resumed(&report, &reported, facts, fell_back);
+        let leftover = leftover(&report, &reported, facts);
         let error = report
             .degraded
             .filter(|it| it.reason == DegradedReason::Error && state == State::Idle);
@@ -215,6 +226,7 @@ impl Record {
         Self {
             state,
             image,
+            leftover,
             fell_back,
             expected: report.state == State::Rebooting,
             attempt: report.attempt,

@@ -1,0 +1,34 @@
+//! Whole rollouts in a model cluster with virtual time and every fault.
+//!
+//! `fsm::Rollout` (the operator's decisions) and `fsm::host` (the agent's) run against models of the
+//! API server, of hosts and of all that comes between. A schedule is a list of things that happen,
+//! drawn from a seed; after each step the guarantees are checked, and when the faults are over every
+//! rollout must end and leave things as they were. The same seed gives the same schedule, and a
+//! failing one is cut down to what makes it fail.
+//!
+//! | file | is |
+//! |---|---|
+//! | `api` | the API server: versions, UIDs, the logs that watches read |
+//! | `operator` | the operator's shell: watches, lanes, drains, answers |
+//! | `host`, `agent` | a host with bootc's ways, and the agent's shell |
+//! | `cluster`, `world` | what they share; who can make a step, and time |
+//! | `action`, `act` | what else happens |
+//! | `guard`, `finish` | what must hold always, and in the end |
+//! | `run` | schedules by the thousand, and their shrinking |
+
+mod act;
+mod action;
+mod agent;
+mod api;
+mod cluster;
+mod finish;
+mod guard;
+mod host;
+mod marks;
+mod operator;
+mod run;
+mod words;
+mod world;
+
+pub use marks::{Mark, Marks};
+pub use run::{Failure, Tally, replay, run};
