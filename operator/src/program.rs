@@ -53,12 +53,14 @@ pub fn operate(args: &Args) -> ExitCode {
 async fn serve(args: &Args) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let shutdown = async {
+    let shutdown = async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
     };
     let client = connect().await?;
-    run(client, Config::of_process(args), shutdown).await
+    // Beside the connections, on their threads: a task of the main thread's own would cost two
+    // switches between threads for every event of a watch.
+    tokio::spawn(run(client, Config::of_process(args), shutdown)).await?
 }

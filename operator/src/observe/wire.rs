@@ -6,9 +6,12 @@
 //! lose its spec and annotations as well. A Node has the shape that the API server gives it, and is
 //! read without that detour: there are many, and they change often.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
-use k8s_openapi::{api::core::v1, apimachinery::pkg::apis::meta::v1::Time};
+use k8s_openapi::{
+    api::core::v1,
+    apimachinery::pkg::apis::meta::v1::{OwnerReference, Time},
+};
 use kube::{Resource, core::ObjectMeta};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
@@ -17,6 +20,7 @@ use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 #[resource(inherit = "v1::Node")]
 pub struct Node {
     /// Name, labels, our annotations and the version.
+    #[serde(deserialize_with = "metadata")]
     pub metadata: ObjectMeta,
     /// What is wanted of it.
     #[serde(default)]
@@ -72,6 +76,7 @@ pub struct NodeInfo {
 #[resource(inherit = "crd::BootcNode")]
 pub struct BootcNode {
     /// Name, owner, our annotations and the version.
+    #[serde(deserialize_with = "metadata")]
     pub metadata: ObjectMeta,
     /// What the agent is told.
     #[serde(default)]
@@ -86,6 +91,7 @@ pub struct BootcNode {
 #[resource(inherit = "crd::BootcNodePool")]
 pub struct Pool {
     /// Name, finalizers, our annotation and the version.
+    #[serde(deserialize_with = "metadata")]
     pub metadata: ObjectMeta,
     /// What people ask for.
     #[serde(default)]
@@ -93,6 +99,38 @@ pub struct Pool {
     /// The status as it stands.
     #[serde(default)]
     pub status: Part<crd::BootcNodePoolStatus>,
+}
+
+/// Metadata as far as anybody looks at them. The `managedFields` of an object are trees of small
+/// texts, and to read them would be most of the work of reading it.
+fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    let meta = Metadata::deserialize(deserializer)?;
+    Ok(ObjectMeta {
+        name: meta.name,
+        uid: meta.uid,
+        resource_version: meta.resource_version,
+        generation: meta.generation,
+        deletion_timestamp: meta.deletion_timestamp,
+        labels: meta.labels,
+        annotations: meta.annotations,
+        finalizers: meta.finalizers,
+        owner_references: meta.owner_references,
+        ..ObjectMeta::default()
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    name: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    generation: Option<i64>,
+    deletion_timestamp: Option<Time>,
+    labels: Option<BTreeMap<String, String>>,
+    annotations: Option<BTreeMap<String, String>>,
+    finalizers: Option<Vec<String>>,
+    owner_references: Option<Vec<OwnerReference>>,
 }
 
 /// A part of an object, decoded by itself.
@@ -136,9 +174,7 @@ pub trait Watched:
 {
     /// Drops what nobody looks at, before the object is passed on.
     fn trim(&mut self) {
-        let meta = self.meta_mut();
-        meta.managed_fields = None;
-        if let Some(annotations) = &mut meta.annotations {
+        if let Some(annotations) = &mut self.meta_mut().annotations {
             annotations.retain(|name, _| name.starts_with(crd::names::PREFIX));
         }
     }
