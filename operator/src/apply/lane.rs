@@ -72,6 +72,8 @@ pub struct Effected {
     pub written: Written,
     /// The versions that it had since the decision.
     pub before: Vec<String>,
+    /// What was done, in one word.
+    pub effect: &'static str,
 }
 
 impl Lane {
@@ -166,6 +168,7 @@ impl Lane {
         Ok(Some(Effected {
             written,
             before: trail.before.clone(),
+            effect: name(effect),
         }))
     }
 

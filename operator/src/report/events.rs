@@ -10,14 +10,25 @@ use fsm::{
     command::{About, Notice},
 };
 use k8s_openapi::{
-    api::{core::v1::ObjectReference, events::v1::Event},
+    api::{
+        core::v1::{Node, ObjectReference},
+        events::v1::Event,
+    },
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
     jiff::Timestamp,
 };
-use kube::{Api, Client, Resource, api::PostParams};
+use kube::{
+    Api, Client, Resource,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::json;
 use tokio::{sync::mpsc, time::timeout};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
+use super::{
+    Metrics, Told,
+    series::{Next, Series},
+};
 use crate::{
     observe::{Index, Stamp, Target},
     words,
@@ -32,18 +43,37 @@ const WAITING: usize = 256;
 /// The API's limit of a note, in bytes.
 const NOTE: usize = 1024;
 
+/// What happens to the Node itself is told of that as well, where `kubectl describe node` shows it.
+const ON_NODES: [&str; 9] = [
+    "Draining",
+    "Rebooting",
+    "CordonLost",
+    "DrainTimedOut",
+    "DrainTakingTooLong",
+    "Evicting",
+    "PodsStay",
+    "SlotGivenBack",
+    "FellBack",
+];
+
 /// The queue of Events.
 #[derive(Debug)]
 pub struct Events {
     queue: mpsc::Sender<Box<Event>>,
     me: String,
+    metrics: Metrics,
 }
 
 impl Events {
     /// A queue, and the work of writing what is in it, to be run beside everything else.
-    pub fn new(client: Client, me: String) -> (Self, impl Future<Output = ()> + Send) {
+    pub fn new(
+        client: Client,
+        me: String,
+        metrics: Metrics,
+    ) -> (Self, impl Future<Output = ()> + Send) {
         let (queue, receiver) = mpsc::channel(WAITING);
-        (Self { queue, me }, publish(client, receiver))
+        let work = publish(client, receiver, metrics.clone());
+        (Self { queue, me, metrics }, work)
     }
 
     /// How many wait to be written.
@@ -65,22 +95,67 @@ impl Events {
         } else {
             info!(pool, node, reason, "{text}");
         }
-        let event = event(notice, index, &self.me, Timestamp::now());
+        let now = Timestamp::now();
+        let objects = objects(&notice.about, index);
+        if let Some(node) = node.filter(|_| ON_NODES.contains(&reason.as_str()))
+            && objects.0.kind.as_deref() != Some("Node")
+        {
+            let on = (node_reference(node, index), Some(objects.0.clone()));
+            self.queue(event(notice, on, &self.me, now));
+        }
+        self.queue(event(notice, objects, &self.me, now));
+    }
+
+    /// Logs a notice and queues its Event on the Node alone: what was done to that itself.
+    pub fn tell_on_node(&self, node: &NodeName, notice: &Notice, index: &Index) {
+        let (name, reason, text) = (node.as_str(), &notice.reason, &notice.note);
+        info!(node = name, reason, "{text}");
+        let (bootc_node, _) = objects(&notice.about, index);
+        let on = (node_reference(name, index), Some(bootc_node));
+        self.queue(event(notice, on, &self.me, Timestamp::now()));
+    }
+
+    fn queue(&self, event: Event) {
         if self.queue.try_send(Box::new(event)).is_err() {
-            debug!(
-                pool,
-                node, reason, "too many Events at once, this one is dropped"
-            );
+            self.metrics.events(Told::Dropped);
         }
     }
 }
 
-async fn publish(client: Client, mut queue: mpsc::Receiver<Box<Event>>) {
+/// Puts a series' count on the Event that it is about.
+async fn count(api: &Api<Event>, name: &str, count: i32) -> Result<(), kube::Error> {
+    let series = json!({ "series": {
+        "count": count, "lastObservedTime": MicroTime(Timestamp::now()),
+    } });
+    let params = PatchParams::default();
+    api.patch(name, &params, &Patch::Merge(series)).await?;
+    Ok(())
+}
+
+async fn write(api: &Api<Event>, series: &mut Series, event: &Event) -> Result<(), kube::Error> {
+    if let Next::Count {
+        name,
+        count: so_often,
+    } = series.next(event, Timestamp::now())
+    {
+        match count(api, &name, so_often).await {
+            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            result => return result,
+        }
+    }
+    let created = api.create(&PostParams::default(), event).await;
+    if created.is_err() {
+        series.forget(event);
+    }
+    created.map(drop)
+}
+
+async fn publish(client: Client, mut queue: mpsc::Receiver<Box<Event>>, metrics: Metrics) {
     let api: Api<Event> = Api::namespaced(client, NAMESPACE);
-    let mut failing = false;
+    let (mut series, mut failing) = (Series::default(), false);
     while let Some(event) = queue.recv().await {
-        let error = match timeout(DEADLINE, api.create(&PostParams::default(), &event)).await {
-            Ok(Ok(_)) => None,
+        let error = match timeout(DEADLINE, write(&api, &mut series, &event)).await {
+            Ok(Ok(())) => None,
             Ok(Err(error)) => Some(words::request(&error)),
             Err(_) => Some(format!("no answer within {DEADLINE:?}")),
         };
@@ -89,15 +164,19 @@ async fn publish(client: Client, mut queue: mpsc::Receiver<Box<Event>>) {
             warn!(%error, "cannot write Events; they are in this log alone");
         }
         failing = error.is_some();
+        metrics.events(if failing { Told::Failed } else { Told::Sent });
     }
 }
 
-fn event(notice: &Notice, index: &Index, me: &str, at: Timestamp) -> Event {
-    let (regarding, related) = objects(&notice.about, index);
+/// The object that an Event is about, and the one that goes with it.
+type Objects = (ObjectReference, Option<ObjectReference>);
+
+fn event(notice: &Notice, (regarding, related): Objects, me: &str, at: Timestamp) -> Event {
+    let kind = regarding.kind.as_deref().unwrap_or_default();
     let name = regarding.name.as_deref().unwrap_or("bootc");
     Event {
         metadata: ObjectMeta {
-            name: Some(format!("{name}.{:x}", at.as_nanosecond())),
+            name: Some(format!("{name}.{:x}{}", at.as_nanosecond(), kind.len())),
             namespace: Some(NAMESPACE.to_owned()),
             ..ObjectMeta::default()
         },
@@ -114,7 +193,12 @@ fn event(notice: &Notice, index: &Index, me: &str, at: Timestamp) -> Event {
     }
 }
 
-fn objects(about: &About, index: &Index) -> (ObjectReference, Option<ObjectReference>) {
+fn node_reference(name: &str, index: &Index) -> ObjectReference {
+    let stamp = index.stamp(&Target::Node(name.into()));
+    reference::<Node>(name, stamp)
+}
+
+fn objects(about: &About, index: &Index) -> Objects {
     let pool = |name: &PoolName| {
         let stamp = index.stamp(&Target::Pool(name.clone()));
         reference::<crd::BootcNodePool>(name.as_str(), stamp)
@@ -124,10 +208,7 @@ fn objects(about: &About, index: &Index) -> (ObjectReference, Option<ObjectRefer
         About::Node(name, of) => {
             let node = match index.stamp(&Target::BootcNode(name.clone())) {
                 Some(stamp) => reference::<crd::BootcNode>(name.as_str(), Some(stamp)),
-                None => reference::<k8s_openapi::api::core::v1::Node>(
-                    name.as_str(),
-                    index.stamp(&Target::Node(name.clone())),
-                ),
+                None => node_reference(name.as_str(), index),
             };
             (node, of.as_ref().map(pool))
         }
@@ -190,8 +271,8 @@ mod tests {
 
     fn built(about: About) -> Event {
         event(
-            &notice(about, "a note"),
-            &index(),
+            &notice(about.clone(), "a note"),
+            objects(&about, &index()),
             "me",
             Timestamp::UNIX_EPOCH,
         )

@@ -3,6 +3,7 @@
 mod blocked;
 mod events;
 mod metrics;
+mod series;
 mod snapshot;
 pub mod status;
 pub mod trace;
@@ -48,7 +49,12 @@ pub fn hop(node: &NodeName, pool: Option<&PoolName>, hop: &Hop, record: &Record)
         cause = hop.cause,
         after_seconds = hop.at.since(hop.since) / 1000,
         image = record.image.as_ref().map(fsm::Image::as_str),
-        trace = record.traceparent.as_deref(),
+        trace = record.traceparent.as_deref().and_then(trace_id),
         "{} -> {}", hop.from, hop.to,
     );
+}
+
+/// The trace's own id in a W3C trace context, by which a log line finds its trace.
+fn trace_id(parent: &str) -> Option<&str> {
+    parent.split('-').nth(1)
 }

@@ -115,7 +115,8 @@ impl Shell {
         let (drain_sender, drain_events) = mpsc::channel(QUEUE);
         let (secret_sender, secret_events) = mpsc::channel(QUEUE);
         let (outbox, inbox) = mpsc::unbounded_channel();
-        let (events, publishing) = Events::new(client.clone(), config.identity.clone());
+        let (events, publishing) =
+            Events::new(client.clone(), config.identity.clone(), metrics.clone());
         let may_act = fence.clone();
         let settings = drain::Settings {
             own: own_pod(client, config),
@@ -205,7 +206,12 @@ impl Shell {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Effected(Effected { written, before }) => {
+            Message::Effected(Effected {
+                written,
+                before,
+                effect,
+            }) => {
+                self.tell_cordon(&written, effect);
                 let inputs = self.index.answered(written, before);
                 self.feed_all(inputs);
             }
@@ -372,6 +378,25 @@ impl Shell {
             Command::Notice(notice) => self.tell(&notice),
             Command::WakeAt(wake_at) => self.wake_at = wake_at,
         }
+    }
+
+    /// The cordon is the Node's own affair, so its Events are about that.
+    fn tell_cordon(&mut self, written: &Written, effect: &str) {
+        let (reason, note) = match effect {
+            "cordon" => ("Cordoned", "cordoned for its update"),
+            "uncordon" => ("Uncordoned", "schedulable again after its update"),
+            _ => return,
+        };
+        let Written::Node(node) = written else { return };
+        let name = NodeName::from(node.metadata.name.as_deref().unwrap_or_default());
+        let notice = Notice {
+            about: About::Node(name.clone(), self.index.owner(&name).cloned()),
+            warning: false,
+            reason: reason.to_owned(),
+            action: "NodeUpdate".to_owned(),
+            note: note.to_owned(),
+        };
+        self.events.tell_on_node(&name, &notice, &self.index);
     }
 
     fn tell(&mut self, notice: &Notice) {
