@@ -3,7 +3,8 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
@@ -14,11 +15,17 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Child;
+use tokio::time::timeout;
 
 use crate::bink::Bink;
 use crate::images::{Image, Images};
 use crate::wait::until;
 use crate::{install, rights};
+
+/// How long kubectl may take until it forwards a port.
+const FORWARD: Duration = Duration::from_secs(30);
 
 /// What a test wants of its cluster.
 #[derive(Debug, Clone)]
@@ -54,7 +61,7 @@ pub struct Env {
     /// Names of its nodes.
     pub nodes: Vec<String>,
     // In this order: the cluster is ended from within its folder.
-    _stop: Stop,
+    stop: Stop,
     dir: RunDir,
 }
 
@@ -71,13 +78,27 @@ impl fmt::Debug for Env {
 /// Ends the cluster when it is dropped. It exists before the cluster does, so
 /// that a start that failed half-way is cleaned up too.
 #[derive(Debug)]
-struct Stop(Bink);
+struct Stop {
+    bink: Bink,
+    /// What its API server was asked for is known.
+    noted: AtomicBool,
+}
 
 impl Stop {
-    /// What the cluster's API server was asked for; a cluster that never
-    /// came up has nothing to say.
+    fn new(bink: Bink) -> Self {
+        Self {
+            bink,
+            noted: AtomicBool::new(false),
+        }
+    }
+
+    /// What the cluster's API server was asked for until now, once; a cluster
+    /// that never came up has nothing to say.
     fn note(&self) {
-        let log = self.0.audit_log();
+        if self.noted.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let log = self.bink.audit_log();
         let noted = log.and_then(|log| log.as_deref().map_or(Ok(()), rights::note));
         if let Err(error) = noted {
             eprintln!("nothing is known of what was asked for: {error:#}");
@@ -88,11 +109,11 @@ impl Stop {
 impl Drop for Stop {
     fn drop(&mut self) {
         self.note();
-        match self.0.stop().status() {
+        match self.bink.stop().status() {
             Ok(status) if status.success() => {}
             outcome => eprintln!(
                 "cluster {} may still be there: {outcome:?}",
-                self.0.cluster()
+                self.bink.cluster()
             ),
         }
     }
@@ -106,7 +127,7 @@ impl Env {
         let bink = Bink::find(&name, dir.path())?;
         let images = Images::push(&bink.registry().await?, !bink.is_bed()).await?;
 
-        let stop = Stop(bink.clone());
+        let stop = Stop::new(bink.clone());
         let nodes: Vec<String> = (1..=config.nodes.max(1))
             .map(|i| format!("node{i}"))
             .collect();
@@ -123,7 +144,7 @@ impl Env {
             images,
             nodes,
             dir,
-            _stop: stop,
+            stop,
         };
         env.all_ready().await?;
         if config.install {
@@ -141,11 +162,37 @@ impl Env {
         install::is_available(&self.client, &images.operator).await
     }
 
-    /// Takes away what [`install`](Self::install) made.
+    /// Takes away what [`install`](Self::install) made. From here on programs
+    /// that are on their way out may be refused.
     pub async fn uninstall(&self) -> Result<()> {
+        self.stop.note();
         let manifest = install::render(&self.images, self.dir.path()).await?;
         let delete = ["delete", "--timeout=100s", "-f", "-"];
         self.kubectl(&delete, manifest.as_bytes()).await.map(drop)
+    }
+
+    /// A port of this machine that leads to one of a pod behind a Service, as long as what is
+    /// answered lives.
+    pub async fn forward(&self, service: &str, namespace: &str, port: u16) -> Result<(u16, Child)> {
+        let mut child = install::command(Some(&self.kubeconfig))?
+            .args(["port-forward", "--address=127.0.0.1", "-n", namespace])
+            .args([format!("service/{service}"), format!(":{port}")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("cannot run kubectl")?;
+        let stdout = child.stdout.take().context("kubectl says nothing")?;
+        let mut lines = BufReader::new(stdout).lines();
+        let line = timeout(FORWARD, lines.next_line())
+            .await
+            .context("no port is forwarded")??;
+        let line = line.context("kubectl port-forward has ended")?;
+        let port = line
+            .strip_prefix("Forwarding from 127.0.0.1:")
+            .and_then(|rest| rest.split(' ').next())
+            .with_context(|| format!("kubectl port-forward says {line}"))?;
+        Ok((port.parse()?, child))
     }
 
     /// Runs kubectl as a cluster admin with this on its standard input.

@@ -94,12 +94,16 @@ pub(crate) async fn kubectl(
     args: &[&str],
     input: &[u8],
 ) -> Result<String> {
+    run(command(kubeconfig)?.args(args), input).await
+}
+
+/// `kubectl` with that kubeconfig.
+pub(crate) fn command(kubeconfig: Option<&Path>) -> Result<Command> {
     let mut command = Command::new(program()?);
     if let Some(kubeconfig) = kubeconfig {
         command.arg("--kubeconfig").arg(kubeconfig);
     }
-    command.args(args);
-    run(&mut command, input).await
+    Ok(command)
 }
 
 fn program() -> Result<PathBuf> {

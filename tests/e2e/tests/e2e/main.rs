@@ -11,8 +11,13 @@ mod host_rig;
 mod host_secret;
 mod host_soft;
 mod host_watch;
+mod metrics;
+mod milestones;
+mod not_bootc;
+mod removal;
 mod rollout;
 mod trouble;
+mod upgrade;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -30,6 +35,10 @@ const AT_ONCE: usize = 2;
 /// How long one test may take.
 const TEST: Duration = Duration::from_secs(900);
 
+/// Rights that no test on a cluster needs, each with the reason why it is granted all the same; the
+/// manifests say so too.
+const UNUSED: &[(&str, &str)] = &[];
+
 fn main() -> ExitCode {
     if let Some(code) = bed::bink::run_as_bink() {
         return code;
@@ -43,7 +52,15 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let everywhere = [harness::trials(), rollout::trials(), trouble::trials()];
+    let everywhere = [
+        harness::trials(),
+        metrics::trials(),
+        milestones::trials(),
+        rollout::trials(),
+        trouble::trials(),
+        upgrade::trials(),
+        removal::trials(),
+    ];
     let only_bed = [
         fault_outage::trials(),
         faults::trials(),
@@ -52,12 +69,37 @@ fn main() -> ExitCode {
         host_secret::trials(),
         host_soft::trials(),
         host_watch::trials(),
+        not_bootc::trials(),
     ];
     // Faults and power switches are the bed's; elsewhere these are shown as ignored, by name.
     let only_bed = only_bed.into_iter().flatten();
     let only_bed = only_bed.map(|trial| trial.with_ignored_flag(real));
     let tests = everywhere.into_iter().flatten().chain(only_bed);
-    libtest_mimic::run(&args, tests.collect()).exit_code()
+    let conclusion = libtest_mimic::run(&args, tests.collect());
+    let whole = !args.list && conclusion.num_filtered_out == 0 && !conclusion.has_failed();
+    if whole && !real {
+        return rights();
+    }
+    conclusion.exit_code()
+}
+
+/// What all tests together asked of their API servers, beside what `deploy/` grants: only known
+/// when all of them have run.
+fn rights() -> ExitCode {
+    let file = bed::paths::project().join("deploy/install.yaml");
+    let checked = std::fs::read_to_string(&file)
+        .map_err(anyhow::Error::from)
+        .and_then(|install| e2e::rights::check(&install, UNUSED));
+    match checked {
+        Ok(()) => {
+            println!("rights: every one is used but {}, none was missed", UNUSED.len());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("rights: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// A test of that name.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use crd::names::{NAMESPACE_AGENT, NAMESPACE_OPERATOR};
+use crd::names::{NAMESPACE_AGENT, NAMESPACE_OPERATOR, node_reason};
 use e2e::wait::until;
 use e2e::{Config, Env};
 use k8s_openapi::api::core::v1::Node;
@@ -14,7 +14,7 @@ use kube::{Api, ResourceExt as _};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::host_rig::Rig;
+use crate::host_rig::{Rig, SOON};
 use crate::trial;
 
 /// How long namespaces may take to go.
@@ -45,7 +45,10 @@ async fn in_the_documented_order_it_leaves_the_cluster_as_it_was() -> Result<()>
 
     let rig = Rig::of(env);
     rig.pool("node1").await?;
-    rig.pool("node2").await?;
+    let booted = rig.env.booted("node2").await?;
+    rig.pool_of("node2", &booted.reference(), None).await?;
+    rig.when("node2", "is idle", SOON, |seen| seen.is(node_reason::IDLE))
+        .await?;
     let update = rig.env.images.push_os("2").await?;
     rig.set("node1", &update).await?;
     rig.updated("node1", &update).await?;
