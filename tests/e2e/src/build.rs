@@ -27,7 +27,10 @@ impl Binaries {
         if let Some((operator, agent)) = built {
             return Ok(Self { operator, agent });
         }
-        for package in ["operator", "nodeagent"] {
+        for (package, program) in [
+            ("operator", "bootc-operator"),
+            ("nodeagent", "bootc-nodeagent"),
+        ] {
             let args = [
                 "build",
                 "--release",
@@ -35,7 +38,8 @@ impl Binaries {
                 STATIC_TARGET,
                 "--package",
                 package,
-                "--bins",
+                "--bin",
+                program,
             ];
             cargo(&args).await.with_context(|| {
                 format!("the images need static binaries; if the target is missing: rustup target add {STATIC_TARGET}")
