@@ -185,13 +185,18 @@ pub struct LastAttempt {
     /// The boot in which the reboot was asked for.
     #[schemars(length(max = 128))]
     pub boot: String,
-    /// When; a retry asked for later forgets this attempt.
+    /// When, by the host's clock.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::optional_time")]
     pub time: Option<Time>,
     /// The rollback deployment of that moment; unset if there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollback: Option<DeploymentId>,
+    /// The newest `bootc.dev/retry` that was known at that moment: a newer one forgets this attempt,
+    /// whatever the clocks say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::optional_time")]
+    pub retry: Option<MicroTime>,
 }
 
 /// A deployment on the host's disk.

@@ -136,6 +136,7 @@ fn attempts() -> [Option<Attempt>; 3] {
         boot: boot.into(),
         at: Timestamp(1),
         rollback: Some(deployment(B, 0)),
+        retry: None,
     };
     [None, Some(attempt("one")), Some(attempt("two"))]
 }
@@ -143,7 +144,7 @@ fn attempts() -> [Option<Attempt>; 3] {
 fn troubles() -> [Option<Trouble>; 2] {
     let trouble = Trouble {
         failures: 1,
-        since: Timestamp(1),
+        retry: None,
         retry_at: Timestamp(NOW.0 + 1),
         message: "it failed".into(),
     };

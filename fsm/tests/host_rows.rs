@@ -68,6 +68,7 @@ fn from_state_to_state() {
             boot: "now".into(),
             at: Timestamp(1),
             rollback: None,
+            retry: None,
         };
         let record = Record {
             state: from,
@@ -112,6 +113,7 @@ fn after_a_boot() {
             boot: "then".into(),
             at: Timestamp(1),
             rollback: entry(slot).and_then(|it| it.deployment),
+            retry: None,
         };
         let record = Record {
             state: said,
@@ -187,7 +189,7 @@ fn a_host_that_does_not_go_down() {
     assert_eq!(again.record.state, State::Rebooting);
 }
 
-/// A person's wish is about what failed before it.
+/// A person's wish is about what failed before it, whatever the host's clock says.
 #[test]
 fn a_retry_forgives_what_is_older() {
     let mut facts = facts("A - B", "B");
@@ -201,8 +203,9 @@ fn a_retry_forgives_what_is_older() {
                 attempt: Some(Attempt {
                     digest: "B".into(),
                     boot: "then".into(),
-                    at: Timestamp(500),
+                    at: Timestamp(3_600_000),
                     rollback: None,
+                    retry: Some(Timestamp(500)),
                 }),
                 ..Record::default()
             })
@@ -211,7 +214,12 @@ fn a_retry_forgives_what_is_older() {
         booted: Some("A".into()),
         staged: None,
     };
-    for (retry, effect) in [(None, "-"), (Some(499), "-"), (Some(501), "Stage")] {
+    for (retry, effect) in [
+        (None, "-"),
+        (Some(499), "-"),
+        (Some(500), "-"),
+        (Some(501), "Stage"),
+    ] {
         if let Wanted::Image(spec) = &mut facts.wanted {
             spec.retry = retry.map(Timestamp);
         }

@@ -61,6 +61,7 @@ fn on_the_way(state: State) -> Record {
             boot: "now".into(),
             at: Timestamp(1),
             rollback: None,
+            retry: None,
         }),
         ..Record::default()
     }

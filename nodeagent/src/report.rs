@@ -200,6 +200,7 @@ fn last_attempt(attempt: &Attempt) -> LastAttempt {
         image_digest: attempt.digest.clone(),
         boot: attempt.boot.clone(),
         time: Some(time(attempt.at)),
+        retry: attempt.retry.map(micro_time),
         rollback: attempt.rollback.as_ref().map(|it| DeploymentId {
             checksum: it.checksum.clone(),
             serial: it.serial.into(),
@@ -212,6 +213,7 @@ fn attempt_of(attempt: &LastAttempt) -> Attempt {
         digest: attempt.image_digest.clone(),
         boot: attempt.boot.clone(),
         at: attempt.time.as_ref().map_or(Timestamp(0), timestamp),
+        retry: attempt.retry.as_ref().map(from_micro_time),
         rollback: attempt.rollback.as_ref().map(|it| Deployment {
             checksum: it.checksum.clone(),
             serial: it.serial.try_into().unwrap_or_default(),

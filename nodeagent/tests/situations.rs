@@ -188,6 +188,7 @@ fn fate(after: &str, attempted: &str, rollback: Option<Deployment>, before: &str
                 boot: "before".into(),
                 at: Timestamp(0),
                 rollback,
+                retry: None,
             }),
             steps: vec![],
             keep_images: true,

@@ -385,6 +385,7 @@ impl Context<'_> {
             boot: self.facts.boot.clone(),
             at: self.facts.now,
             rollback: view.rollback.as_ref().and_then(|it| it.deployment.clone()),
+            retry: spec.retry,
         });
         let booted = view.booted.image.as_ref();
         self.record.before = booted.map(|it| it.digest.clone());

@@ -71,6 +71,9 @@ pub struct Attempt {
     pub at: Timestamp,
     /// The deployment in the rollback slot at that time.
     pub rollback: Option<Deployment>,
+    /// The newest wish for another try that was known at that time.
+    #[serde(default)]
+    pub retry: Option<Timestamp>,
 }
 
 /// How an attempt ended that did not lead to its image.
@@ -87,8 +90,8 @@ pub enum Outcome {
 pub struct Trouble {
     /// How often in a row.
     pub failures: u32,
-    /// When it failed last.
-    pub since: Timestamp,
+    /// The newest wish for another try that was known when it failed last.
+    pub retry: Option<Timestamp>,
     /// No try before this time.
     pub retry_at: Timestamp,
     /// What was tried, the tool's own last lines, what happens next.
@@ -147,7 +150,7 @@ impl Trouble {
         let wait = back_off(failures, facts.jitter);
         Self {
             failures,
-            since: facts.now,
+            retry: facts.wanted.spec().and_then(|spec| spec.retry),
             retry_at: facts.now + wait,
             message: format!("{message}; try {} in {} s", failures + 1, wait.0),
         }
@@ -219,7 +222,7 @@ impl Record {
             .filter(|it| it.reason == DegradedReason::Error && state == State::Idle);
         let trouble = error.map(|it| Trouble {
             failures: 1,
-            since: facts.now,
+            retry: facts.wanted.spec().and_then(|spec| spec.retry),
             retry_at: facts.now + back_off(1, facts.jitter),
             message: it.message,
         });
@@ -250,11 +253,16 @@ impl Record {
         self.trouble.as_ref().is_some_and(|it| it.retry_at > now)
     }
 
-    /// Is what is held against the image older than a person's wish for another try?
+    /// Is what is held against the image older than a person's wish for another try? Wishes are
+    /// compared with wishes: the host's clock and the person's may differ by hours.
     pub(super) fn is_older(&self, asked: Timestamp) -> bool {
-        let failed = self.trouble.as_ref().map(|it| it.since);
+        let failed = self.trouble.as_ref().map(|it| it.retry);
         let fell = self.attempt.as_ref().filter(|_| self.fell_back);
-        failed.is_some_and(|since| since < asked) || fell.is_some_and(|it| it.at < asked)
+        let fell = fell.map(|it| it.retry);
+        [failed, fell]
+            .into_iter()
+            .flatten()
+            .any(|known| known < Some(asked))
     }
 
     /// Forgets what is held against the image.

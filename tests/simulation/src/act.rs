@@ -139,6 +139,11 @@ impl World {
                     Kept::Unreadable("it has no state".into())
                 };
                 let name = node_name(node);
+                let bootc = self.cluster.server.bootc.get(&name);
+                // A slot without a record is the Go operator's, and so is a cordon beside it.
+                if bootc.is_some_and(|it| it.view.in_reboot_slot) {
+                    self.whose_cordon_is_unclear.insert(name.clone());
+                }
                 let done = self
                     .cluster
                     .server
@@ -263,6 +268,9 @@ impl World {
 
     fn set_clock(&mut self, node: Option<u8>, seconds: i16) -> bool {
         let jump = i64::from(seconds) * 1000;
+        if node.is_none() && seconds < 0 {
+            self.set_back += u32::from(seconds.unsigned_abs());
+        }
         let clock = match node {
             None => &mut self.cluster.operator_clock,
             Some(node) => match self.cluster.hosts.get_mut(&node_name(node)) {

@@ -37,6 +37,10 @@ pub(crate) struct World {
     pub(crate) stalled: BTreeSet<Kind>,
     /// Nodes that shall be cordoned when we are through with them.
     pub(crate) cordoned_by_others: BTreeSet<NodeName>,
+    /// Of these nobody can tell.
+    pub(crate) whose_cordon_is_unclear: BTreeSet<NodeName>,
+    /// Seconds by which the operator's clock was set back in all.
+    pub(crate) set_back: u32,
     rng: Rng,
     pub(crate) steps: u32,
 }
@@ -83,6 +87,8 @@ impl World {
             old: None,
             stalled: BTreeSet::new(),
             cordoned_by_others: BTreeSet::new(),
+            whose_cordon_is_unclear: BTreeSet::new(),
+            set_back: 0,
             rng: Rng::with_seed(0),
             steps: 0,
         };
