@@ -15,8 +15,8 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::Child;
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout};
 use tokio::time::timeout;
 
 use crate::bink::Bink;
@@ -46,6 +46,16 @@ impl Default for Config {
             install: true,
         }
     }
+}
+
+/// A port of this machine that leads to a pod.
+#[derive(Debug)]
+pub struct Forward {
+    /// It.
+    pub port: u16,
+    _child: Child,
+    // kubectl says something about each connection, and ends when nobody can hear it.
+    _lines: Lines<BufReader<ChildStdout>>,
 }
 
 /// A running cluster.
@@ -171,9 +181,9 @@ impl Env {
         self.kubectl(&delete, manifest.as_bytes()).await.map(drop)
     }
 
-    /// A port of this machine that leads to one of a pod behind a Service, as long as what is
-    /// answered lives.
-    pub async fn forward(&self, service: &str, namespace: &str, port: u16) -> Result<(u16, Child)> {
+    /// Lets a port of this machine lead to one of a pod behind a Service, as
+    /// long as the answer lives.
+    pub async fn forward(&self, service: &str, namespace: &str, port: u16) -> Result<Forward> {
         let mut child = install::command(Some(&self.kubeconfig))?
             .args(["port-forward", "--address=127.0.0.1", "-n", namespace])
             .args([format!("service/{service}"), format!(":{port}")])
@@ -192,7 +202,11 @@ impl Env {
             .strip_prefix("Forwarding from 127.0.0.1:")
             .and_then(|rest| rest.split(' ').next())
             .with_context(|| format!("kubectl port-forward says {line}"))?;
-        Ok((port.parse()?, child))
+        Ok(Forward {
+            port: port.parse()?,
+            _child: child,
+            _lines: lines,
+        })
     }
 
     /// Runs kubectl as a cluster admin with this on its standard input.

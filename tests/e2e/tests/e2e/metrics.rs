@@ -40,7 +40,8 @@ async fn are_for_those_whom_the_cluster_lets_read_them() -> Result<()> {
         "--serviceaccount=default:scraper",
     ];
     env.kubectl(&bind, &[]).await?;
-    let (port, _forwarded) = env.forward(SERVICE, NAMESPACE_OPERATOR, PORT).await?;
+    let forward = env.forward(SERVICE, NAMESPACE_OPERATOR, PORT).await?;
+    let port = forward.port;
 
     let metrics = read(port, Some(token(&env, "scraper").await?)).await?;
     ensure!(metrics.contains("bootc_"), "no metric of ours: {metrics}");
