@@ -22,14 +22,14 @@ if [[ -z "${!variable:-}" && "$arch" == "$(uname -m)" ]]; then
 fi
 # One after the other: built together, the agent would get every feature of a library that only
 # the operator asks for.
-for package in operator nodeagent; do
-    cargo build --release --locked --target "$target" -p "$package" --bins
-done
+build() { cargo build --release --locked --target "$target" -p "$1" --bin "$2"; }
 mkdir -p "$folder/$goarch"
 release=${CARGO_TARGET_DIR:-target}/$target/release
 for program in bootc-operator bootc-nodeagent kubectl-bootc; do
-    if [[ -e "$release/$program" ]]; then
-        install -m 755 "$release/$program" "$folder/$goarch/$program"
-    fi
+    case $program in
+        bootc-nodeagent) build nodeagent "$program" ;;
+        *) build operator "$program" ;;
+    esac
+    install -m 755 "$release/$program" "$folder/$goarch/$program"
 done
 ls -l "$folder/$goarch"
