@@ -96,7 +96,7 @@ async fn a_protected_image_is_pulled_with_the_pools_secret() -> Result<()> {
     let own = door.login(&door.password).to_string();
     rig.on(
         node,
-        &format!("printf %s '{own}' > {OWN} && chmod 600 {OWN}"),
+        &format!("mkdir -p /etc/ostree && printf %s '{own}' > {OWN} && chmod 600 {OWN}"),
     )
     .await?;
     door.set_secret(&rig, &other).await?;
