@@ -1,0 +1,86 @@
+//! Errors in the agent's decisions.
+
+use crate::{FSM, Mutant, SIMULATION};
+
+pub(crate) const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "void-approval-holds",
+        file: "fsm/src/host/facts.rs",
+        old: "self.boot_it && self.approved_boot.as_deref().is_none_or(|it| it == boot)",
+        new: "self.boot_it && !boot.is_empty()",
+        why: "an approval for another boot is followed",
+        test: FSM,
+    },
+    Mutant {
+        name: "reboots-untold",
+        file: "fsm/src/host/effect.rs",
+        old: "    if !reported || !holds {",
+        new: "    if !holds {",
+        why: "the host reboots before its status says so",
+        test: FSM,
+    },
+    Mutant {
+        name: "reboots-unread",
+        file: "fsm/src/host/effect.rs",
+        old: "        News::Confirmed if staged.locked => Effect::Unlock { image, soft },\n        News::Confirmed => Effect::Reboot {",
+        new: "        News::Confirmed if staged.locked => Effect::Unlock { image, soft },\n        _ if !staged.locked => Effect::Reboot {",
+        why: "the host reboots without a last look at what is wanted",
+        test: FSM,
+    },
+    Mutant {
+        name: "fall-back-not-told",
+        file: "fsm/src/host/event.rs",
+        old: "back.is_some_and(|it| it.deployment != attempt.rollback);",
+        new: "back.is_some_and(|it| it.deployment == attempt.rollback);",
+        why: "a fall-back and a lost update are taken for one another",
+        test: FSM,
+    },
+    Mutant {
+        name: "tries-what-fell-back",
+        file: "fsm/src/host/event.rs",
+        old: "    let may_try = !record.waits(facts.now) && !record.fell_back;",
+        new: "    let may_try = !record.waits(facts.now);",
+        why: "an image that fell back is tried again",
+        test: FSM,
+    },
+    Mutant {
+        name: "no-back-off",
+        file: "fsm/src/host/event.rs",
+        old: "    let may_try = !record.waits(facts.now) && !record.fell_back;",
+        new: "    let may_try = !record.fell_back;",
+        why: "a failing registry is asked without a pause",
+        test: FSM,
+    },
+    Mutant {
+        name: "leftover-forgotten",
+        file: "fsm/src/host/machine.rs",
+        old: "        let ours = self.record.state != State::Idle || self.record.trouble.is_some();",
+        new: "        let ours = self.record.state != State::Idle;",
+        why: "what a failed reboot left unlocked stays so",
+        test: SIMULATION,
+    },
+    Mutant {
+        name: "leftover-of-another-agent",
+        file: "fsm/src/host/record.rs",
+        old: "    let ours = tried.boot == facts.boot && tried.digest == digest;",
+        new: "    let ours = tried.boot != facts.boot && tried.digest == digest;",
+        why: "what a killed agent left unlocked stays so",
+        test: SIMULATION,
+    },
+    Mutant {
+        name: "wish-not-noted",
+        file: "fsm/src/host/machine.rs",
+        old: "            retry: spec.retry,\n",
+        new: "            retry: None,\n",
+        why: "one wish for another try brings one after every fall-back",
+        test: SIMULATION,
+    },
+    Mutant {
+        name: "stuck-for-ever",
+        file: "fsm/src/host/event.rs",
+        old: "        let late = facts.now >= asked + REBOOT_DEADLINE;",
+        new: "        let late = facts.now < asked;",
+        why: "a host that hangs at its reboot is waited for without end",
+        test: FSM,
+    },
+];
