@@ -15,4 +15,4 @@ pub mod wait;
 pub mod workload;
 
 pub use bink::{Bink, Output};
-pub use env::{Config, Env, is_ready};
+pub use env::{Config, Env, Forward, is_ready};
