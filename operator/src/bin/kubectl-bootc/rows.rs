@@ -6,7 +6,7 @@ use operator::observe::time::rfc3339;
 use serde::Serialize;
 
 use crate::{
-    model::{Model, condition, owner, pool_condition},
+    model::{Model, OPERATOR, condition, owner, pool_condition},
     output::Colour,
 };
 
@@ -112,6 +112,8 @@ impl PoolRow {
                 .map(amount)
         });
         let counted = |count: i64| usize::try_from(count).unwrap_or_default();
+        // A condition of an older spec says nothing of this one.
+        let current = status.observed_generation == pool.metadata.generation;
         let since_at =
             up_to_date.map(|it| operator::observe::time::timestamp(&it.last_transition_time));
         Some(Self {
@@ -127,9 +129,15 @@ impl PoolRow {
             slots_used: sum.map(|sum| sum.holders.len()),
             slots_allowed: sum.zip(max).map(|(sum, max)| sum.slots(max)),
             paused: spec.is_some_and(|spec| spec.rollout.paused),
-            up_to_date: up_to_date.is_some_and(|it| it.status == "True"),
-            reason: up_to_date.map_or_else(|| "Unknown".to_owned(), |it| it.reason.clone()),
-            message: up_to_date.map(|it| it.message.clone()).unwrap_or_default(),
+            up_to_date: current && up_to_date.is_some_and(|it| it.status == "True"),
+            reason: up_to_date
+                .filter(|_| current)
+                .map_or_else(|| OPERATOR.to_owned(), |it| it.reason.clone()),
+            message: if current {
+                up_to_date.map(|it| it.message.clone()).unwrap_or_default()
+            } else {
+                "the operator has not looked at the newest spec yet".to_owned()
+            },
             problem: degraded.filter(|it| it.status == "True").map(|it| Problem {
                 reason: it.reason.clone(),
                 message: it.message.clone(),
