@@ -201,17 +201,21 @@ fn a_reboot_that_takes_too_long_is_shown_and_heals_by_itself() {
 
 #[test]
 fn a_rebooted_node_must_be_ready_for_min_ready_seconds() {
-    let mut toy = ready(2, 3);
-    toy.edit_pool("p", |pool| pool.spec.min_ready = Seconds(300));
-    toy.want(2);
-    assert!(toy.until(|toy| toy.record("w1").state == State::Verifying));
-    toy.pass(280);
-    assert!(toy.nodes[&"w1".into()].cordoned);
-    assert_eq!(toy.hosts[&"w2".into()].booted, image(1));
-    toy.pass(40);
-    assert!(!toy.nodes[&"w1".into()].cordoned);
-    toy.run(900);
-    toy.assert_all_run(2);
+    // By the operator's clock, however far that is behind the one that the Node's time is of.
+    for ahead in [0, 2_000, 3_600_000] {
+        let mut toy = ready(2, 3);
+        toy.nodes_ahead = ahead;
+        toy.edit_pool("p", |pool| pool.spec.min_ready = Seconds(300));
+        toy.want(2);
+        assert!(toy.until(|toy| toy.record("w1").state == State::Verifying));
+        toy.pass(280);
+        assert!(toy.nodes[&"w1".into()].cordoned);
+        assert_eq!(toy.hosts[&"w2".into()].booted, image(1));
+        toy.pass(40);
+        assert!(!toy.nodes[&"w1".into()].cordoned, "{ahead}");
+        toy.run(900);
+        toy.assert_all_run(2);
+    }
 }
 
 #[test]

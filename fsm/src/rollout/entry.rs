@@ -17,6 +17,8 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub(super) struct Node {
     pub(super) view: Option<NodeView>,
+    /// A time of its condition Ready that is ahead of our clock, and when that was first seen.
+    ready_ahead: Option<(Timestamp, Timestamp)>,
     pub(super) bootc: Option<BootcNodeView>,
     /// The record in the annotation, as last read or written.
     pub(super) kept: Option<Record>,
@@ -97,12 +99,28 @@ pub(super) struct WaitingState {
 }
 
 impl Node {
-    pub(super) fn see(&mut self, view: Option<NodeView>) {
+    pub(super) fn see(&mut self, mut view: Option<NodeView>, now: Timestamp) {
+        if let Some(view) = &mut view {
+            self.set_ready_since(view, now);
+        }
         if let Some(flight) = &mut self.flight {
             flight.node_news = true;
         }
         self.news();
         self.view = view;
+    }
+
+    /// The time of the condition Ready is by the clock of whoever wrote it. What is still to come by
+    /// ours has begun when it was first seen: an operator whose clock is behind would else wait until
+    /// that has caught up.
+    fn set_ready_since(&mut self, view: &mut NodeView, now: Timestamp) {
+        let Some(said) = view.ready_since.filter(|said| *said > now) else {
+            self.ready_ahead = None;
+            return;
+        };
+        let before = self.ready_ahead.filter(|(before, _)| *before == said);
+        let (_, seen) = *self.ready_ahead.insert(before.unwrap_or((said, now)));
+        view.ready_since = Some(seen);
     }
 
     pub(super) fn see_bootc(&mut self, view: Option<BootcNodeView>) {

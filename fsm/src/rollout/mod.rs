@@ -134,7 +134,8 @@ impl Rollout {
     fn take(&mut self, input: Input) {
         match input {
             Input::Node(name, view) => {
-                self.node(&name).see(view);
+                let now = self.now;
+                self.node(&name).see(view, now);
                 self.dirty_nodes.insert(name);
             }
             Input::BootcNode(name, view) => {

@@ -182,10 +182,11 @@ impl Toy {
         let host = self.hosts.get_mut(name).unwrap();
         (host.asked_reboot, host.down) = (false, true);
         host.reboots += 1;
+        let since = self.node_time();
         let node = self.nodes.get_mut(name).unwrap();
         let cordoned = node.cordoned || self.let_go.contains(name);
         assert!(cordoned, "{name} goes down and is not cordoned");
-        (node.ready, node.ready_since) = (Some(false), Some(self.now));
+        (node.ready, node.ready_since) = (Some(false), Some(since));
         self.changed(News::Node(name.clone()));
     }
 
@@ -204,8 +205,9 @@ impl Toy {
             }
         }
         let (boot, _) = host.boot_names(name);
+        let since = self.node_time();
         let node = self.nodes.get_mut(name).unwrap();
-        (node.ready, node.ready_since, node.boot_id) = (Some(true), Some(self.now), Some(boot));
+        (node.ready, node.ready_since, node.boot_id) = (Some(true), Some(since), Some(boot));
         self.changed(News::Node(name.clone()));
     }
 

@@ -72,6 +72,8 @@ pub struct Toy {
     pub plain_agents: bool,
     /// Drains of these nodes do not end.
     pub blocked: BTreeSet<NodeName>,
+    /// Milliseconds by which the clock of the Nodes' conditions is ahead of the operator's.
+    pub nodes_ahead: i64,
     pub log: Vec<String>,
     pub commands: Vec<Command>,
     drains: BTreeMap<NodeName, Draining>,
@@ -134,6 +136,7 @@ impl Toy {
             journal: Vec::new(),
             plain_agents: false,
             blocked: BTreeSet::new(),
+            nodes_ahead: 0,
             log: Vec::new(),
             commands: Vec::new(),
             drains: BTreeMap::new(),
@@ -174,7 +177,7 @@ impl Toy {
         let node = NodeView {
             uid,
             ready: Some(true),
-            ready_since: Some(self.now),
+            ready_since: Some(self.node_time()),
             boot_id: Some(format!("{name}-1")),
             claims: claims.iter().map(|claim| PoolName::from(*claim)).collect(),
             ..NodeView::default()
@@ -183,6 +186,10 @@ impl Toy {
         let host = Host::new(image(1));
         self.hosts.insert(name.into(), host);
         self.changed(News::Node(name.into()));
+    }
+
+    fn node_time(&self) -> Timestamp {
+        Timestamp(self.now.0 + self.nodes_ahead)
     }
 
     /// Somebody else than the operator changed an object.
