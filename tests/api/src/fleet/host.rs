@@ -141,8 +141,9 @@ impl Host {
     }
 
     fn is_approved(&self, node: &BootcNode) -> bool {
+        let boot = node.spec.approved_boot.as_ref();
         node.spec.desired_image_state == DesiredImageState::Booted
-            && (self.plan.go_daemon || node.spec.approved_boot.as_ref() == Some(&self.boot()))
+            && (self.plan.go_daemon || boot.is_none_or(|boot| *boot == self.boot()))
     }
 
     fn stage(&mut self, node: &BootcNode, desired: String) -> Vec<Act> {

@@ -16,6 +16,8 @@ use kube::{Api, CustomResourceExt as _, ResourceExt as _, api::ListParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 
+use crate::start;
+
 const POOLS: &str = "bootcnodepools.node.bootc.dev";
 const NODES: &str = "bootcnodes.node.bootc.dev";
 
@@ -34,7 +36,7 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
 
 /// Both at once, as `kubectl delete -f install.yaml` does it, while a node is going down.
 async fn under_a_rollout(suite: Arc<Suite>) -> Result<()> {
-    suite.operator.start(&suite).await?;
+    start(&suite).await?;
     let fleet = in_slot(&suite, "crds-gone").await?;
     // kubectl waits until they are gone.
     suite
@@ -53,7 +55,7 @@ async fn under_a_rollout(suite: Arc<Suite>) -> Result<()> {
 
 /// The finalizers of the pools hold the CRD until an operator has let the nodes go.
 async fn without_operator(suite: Arc<Suite>) -> Result<()> {
-    suite.operator.start(&suite).await?;
+    start(&suite).await?;
     let fleet = in_slot(&suite, "crds-held").await?;
     suite.operator.stop().await?;
     suite
@@ -74,7 +76,7 @@ async fn without_operator(suite: Arc<Suite>) -> Result<()> {
     suite
         .kubectl(&["wait", established, "--timeout=60s", "crd", NODES])
         .await?;
-    suite.operator.start(&suite).await?;
+    start(&suite).await?;
     wait::until("the CRD is gone", || async {
         match names_of_crds(&suite).await {
             Ok(left) if left == [NODES] => Ok(()),

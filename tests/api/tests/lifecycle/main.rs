@@ -5,7 +5,7 @@
 mod crds;
 mod takeover;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use api_tests::{Suite, suite};
 
@@ -14,4 +14,10 @@ fn main() -> ExitCode {
         let tests = [takeover::trials(suite), crds::trials(suite)];
         Ok(tests.into_iter().flatten().collect())
     })
+}
+
+/// Starts the operator; one that a failed test left behind ends first.
+async fn start(suite: &Arc<Suite>) -> anyhow::Result<()> {
+    suite.operator.end().await?;
+    suite.operator.start(suite).await
 }

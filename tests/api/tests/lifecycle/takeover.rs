@@ -18,6 +18,8 @@ use kube::{
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
+use crate::start;
+
 /// What the Go operator's later versions note on a `BootcNode`; nothing of ours reads it.
 const ITS_MARKER: &str = "bootc.dev/last-observed-state";
 
@@ -138,7 +140,7 @@ async fn settled(suite: Arc<Suite>) -> Result<()> {
     // An admin's own cordon, which the Go operator has nothing to do with.
     fleet.cordon(2, true).await?;
     let before = fleet.view().await?;
-    suite.operator.start(&suite).await?;
+    start(&suite).await?;
     let view = fleet
         .until("the pool is up to date", |view| {
             view.pool_is("UpToDate=True/AllUpdated")?;
@@ -218,7 +220,7 @@ async fn ends_well(fleet: &Fleet, admins: &str) -> Result<()> {
 
 async fn midway(suite: Arc<Suite>) -> Result<()> {
     let fleet = midway_fleet(&suite, "takeover-midway").await?;
-    suite.operator.start(&suite).await?;
+    start(&suite).await?;
     fleet
         .until("the approved one is still in its slot", |view| {
             let told = view.bootc.get("takeover-midway-6");
@@ -239,7 +241,7 @@ async fn midway(suite: Arc<Suite>) -> Result<()> {
 /// those before.
 async fn daemons_replaced(suite: Arc<Suite>) -> Result<()> {
     let fleet = midway_fleet(&suite, "takeover-agents").await?;
-    suite.operator.start(&suite).await?;
+    start(&suite).await?;
     fleet
         .until("the approved one is still in its slot", |view| {
             ensure!(view.in_slot().contains(&"takeover-agents-2"), "{view}");
@@ -261,7 +263,7 @@ async fn without_finalizer(suite: Arc<Suite>) -> Result<()> {
     let pools = Api::<BootcNodePool>::all(fleet.client());
     let bare = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
     pools.patch(name, &PatchParams::default(), &bare).await?;
-    suite.operator.start(&suite).await?;
+    start(&suite).await?;
     fleet
         .until("the finalizer is there", |view| {
             let pool = view.pool.as_ref().context("no pool")?;
