@@ -17,7 +17,6 @@ use fsm::{
 use kube::{
     Client,
     api::{ListParams, Patch, PatchParams},
-    config::{KubeConfigOptions, Kubeconfig},
     core::Request,
 };
 use operator::{
@@ -25,38 +24,25 @@ use operator::{
     observe::Stamp,
 };
 use serde::Deserialize;
-use tokio::{
-    runtime::{Builder, Handle, Runtime},
-    sync::Semaphore,
-    task::JoinSet,
-};
+use tokio::{runtime::Handle, sync::Semaphore, task::JoinSet};
 
-use crate::cluster::{
-    hosts::Hosts,
-    nodes,
-    wire::{self, Nothing, Object},
+use crate::{
+    cluster::{
+        hosts::Hosts,
+        nodes,
+        wire::{self, Nothing, Object},
+    },
+    threads::Threads,
 };
 
 /// Writes under way at once, as in the operator.
 const AT_ONCE: usize = 16;
-/// Threads, as in the operator.
-const THREADS: usize = 2;
 /// What the threads that write are called.
 pub(crate) const THREAD: &str = "floor";
 
 /// The program without logic.
 pub(crate) struct Floor {
-    runtime: Option<Runtime>,
-    client: Client,
-}
-
-impl Drop for Floor {
-    fn drop(&mut self) {
-        // It may not be waited for where other tasks run.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
+    threads: Threads,
 }
 
 /// What one pass over all nodes shares.
@@ -78,23 +64,14 @@ struct List {
 impl Floor {
     /// Has its threads, and writes as the user of this kubeconfig.
     pub(crate) async fn new(kubeconfig: String) -> Result<Self> {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(THREADS)
-            .thread_name(THREAD)
-            .enable_all()
-            .build()?;
-        // Its connections live where they are made.
-        let client = runtime.spawn(connect(kubeconfig)).await??;
-        Ok(Self {
-            runtime: Some(runtime),
-            client,
-        })
+        let threads = Threads::new(THREAD, kubeconfig).await?;
+        Ok(Self { threads })
     }
 
     /// The UIDs and versions of all Nodes, in their order: what a rollout knows when it begins.
     pub(crate) async fn nodes(&self) -> Result<Vec<Stamp>> {
         let request = Request::new(wire::NODES).list_metadata(&ListParams::default())?;
-        let list: List = self.client.request(request).await?;
+        let list: List = self.threads.client.request(request).await?;
         let mut all: Vec<_> = list.items.into_iter().map(|node| node.metadata).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         let stamp = |meta: wire::Meta| Stamp {
@@ -112,10 +89,9 @@ impl Floor {
         [before, image]: [&str; 2],
         slots: usize,
     ) -> Result<()> {
-        let threads = self.runtime.as_ref().context("no threads")?.handle();
         let pass = Arc::new(Pass {
-            threads: threads.clone(),
-            client: self.client.clone(),
+            threads: self.threads.handle()?,
+            client: self.threads.client.clone(),
             hosts: Arc::clone(hosts),
             image: Image::new(image).context("an image without digest")?,
             before: Image::new(before).context("an image without digest")?,
@@ -275,14 +251,6 @@ impl Pass {
         let object: Object<Nothing> = self.client.request(request).await?;
         Ok(object.metadata)
     }
-}
-
-async fn connect(kubeconfig: String) -> Result<Client> {
-    let kubeconfig = Kubeconfig::from_yaml(&kubeconfig)?;
-    let options = KubeConfigOptions::default();
-    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
-    config.default_retry = false;
-    Ok(Client::try_from(config)?)
 }
 
 fn now() -> Timestamp {

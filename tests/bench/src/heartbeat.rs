@@ -1,7 +1,8 @@
 //! What a Node's heartbeat costs the operator, whom it does not concern: CPU time for each, against
-//! that of decoding the whole Node with k8s-openapi.
+//! that of decoding the whole Node with k8s-openapi, once from memory and once as a plain watch of
+//! whole Nodes, which has to read it from its connection as the operator does.
 
-use std::{hint::black_box, time::Duration};
+use std::{hint::black_box, pin::pin, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use futures::{AsyncBufReadExt as _, StreamExt as _, stream};
@@ -21,12 +22,15 @@ use crate::{
     numbers::{median, micros},
     process::Cpu,
     table::Table,
+    threads::Threads,
 };
 
 /// Kubelets that send at once.
 const AT_ONCE: usize = 8;
 /// Events that are decoded for comparison.
 const SAMPLES: usize = 200;
+/// What the threads of the plain watch are called.
+const THREAD: &str = "whole-nodes";
 /// How often each is.
 const ROUNDS: u32 = 20;
 /// How long the operator may take to read what has been sent.
@@ -38,41 +42,47 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) async fn measure(size: usize, beats: usize, repeat: usize) -> Result<Table> {
     let cluster = Cluster::start().await?;
     let (operator, _hosts) = cluster.settled(size, &image(0), json!({})).await?;
+    let threads = Threads::new(THREAD, cluster.operator_kubeconfig()?).await?;
+    let plain = threads.handle()?.spawn(watch_whole(threads.client.clone()));
     let count = u32::try_from(size * beats)?;
-    let mut operators = Vec::new();
+    let (mut operators, mut plains) = (Vec::new(), Vec::new());
     let (mut whole, mut ours) = (Vec::new(), Vec::new());
     let mut bytes = 0;
     for _ in 0..repeat {
         sleep(REST).await;
-        let before = operator.cpu()?;
+        let before = (operator.cpu()?, Cpu::of_threads(THREAD)?);
         for _ in 0..beats {
             beat(&cluster.admin, size).await?;
         }
         sleep(REST).await;
-        operators.push(micros(operator.cpu()?.since(before) / count));
+        ensure!(!plain.is_finished(), "the watch of whole Nodes has ended");
+        operators.push(micros(operator.cpu()?.since(before.0) / count));
+        plains.push(micros(Cpu::of_threads(THREAD)?.since(before.1) / count));
         let lines = events(&cluster.admin, SAMPLES.min(size)).await?;
         bytes = lines.iter().map(String::len).sum::<usize>() / lines.len().max(1);
         whole.push(decode::<v1::Node>(&lines)?);
         ours.push(decode::<observed::Node>(&lines)?);
     }
-    let [operators, whole, ours] = [operators, whole, ours].map(median);
-    let mut table = Table::new([
-        "heartbeats",
-        "bytes of an event",
-        "operator µs",
-        "whole Node with k8s-openapi µs",
-        "ratio",
-        "of which decoding µs",
-    ]);
-    table.row([
-        count.to_string(),
-        bytes.to_string(),
-        format!("{operators:.1}"),
-        format!("{whole:.1}"),
-        format!("{:.2}", operators / whole),
-        format!("{ours:.1}"),
-    ]);
+    let [operators, plains, whole, ours] = [operators, plains, whole, ours].map(median);
+    let mut table = Table::new(["CPU µs of", "operator", "whole Nodes", "ratio"]);
+    let mut row = |what: String, operator: f64, whole: f64| {
+        let ratio = format!("{:.2}", operator / whole);
+        table.row([what, format!("{operator:.1}"), format!("{whole:.1}"), ratio]);
+    };
+    row(format!("a heartbeat (of {count})"), operators, plains);
+    row(format!("decoding alone ({bytes} bytes)"), ours, whole);
+    row("a heartbeat / decoding alone".to_owned(), operators, whole);
     Ok(table)
+}
+
+/// What a client without any care does: it decodes whole Nodes, and drops them.
+async fn watch_whole(client: Client) -> Result<()> {
+    let request = Request::new(wire::NODES).watch(&WatchParams::default(), "0")?;
+    let mut events = pin!(client.request_events::<v1::Node>(request).await?);
+    while let Some(event) = events.next().await {
+        black_box(event?);
+    }
+    Ok(())
 }
 
 /// One heartbeat of every node.

@@ -14,11 +14,12 @@ mod process;
 mod rollout;
 mod start;
 mod table;
+mod threads;
 mod turnround;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow, ensure};
 use clap::{Parser, Subcommand};
 use table::Table;
 
@@ -107,15 +108,8 @@ async fn measure(args: Args) -> Result<()> {
     cluster::operator::choose(args.operator)?;
     match args.figure {
         Figure::Agent(_) => {}
-        Figure::Rollout(sizes) => {
-            let all = rollout::measure(&sizes.nodes, sizes.repeat, true).await?;
-            show("rollout", &rollout::table(&all));
-            show("memory", &rollout::memory(&all));
-        }
-        Figure::Memory(sizes) => {
-            let all = rollout::measure(&sizes.nodes, sizes.repeat, false).await?;
-            show("memory", &rollout::memory(&all));
-        }
+        Figure::Rollout(sizes) => rollouts(&sizes, true).await?,
+        Figure::Memory(sizes) => rollouts(&sizes, false).await?,
         Figure::Turnround { nodes, slots } => {
             show("turnround", &turnround::measure(nodes, &slots).await?);
         }
@@ -136,22 +130,43 @@ async fn measure(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// The longest one comes last.
+/// The longest one comes last. One that fails does not keep the others from being measured.
 async fn all(sizes: &Sizes) -> Result<()> {
-    let largest = sizes.nodes.iter().copied().max().unwrap_or(0);
-    show("drain", &drain::measure(10, 100).await?);
-    show(
-        "turnround",
-        &turnround::measure(1000.min(largest), &[1, 10]).await?,
-    );
-    show(
-        "heartbeat",
-        &heartbeat::measure(1000.min(largest), 5, sizes.repeat).await?,
-    );
-    show("start", &start::measure(&[largest], sizes.repeat).await?);
-    let all = rollout::measure(&sizes.nodes, sizes.repeat, true).await?;
-    show("rollout", &rollout::table(&all));
-    show("memory", &rollout::memory(&all));
+    let (repeat, largest) = (sizes.repeat, sizes.nodes.iter().copied().max().unwrap_or(0));
+    let some = largest.min(1000);
+    let results = [
+        tell("drain", drain::measure(10, 100).await),
+        tell("turnround", turnround::measure(some, &[1, 10]).await),
+        tell("heartbeat", heartbeat::measure(some, 5, repeat).await),
+        tell("start", start::measure(&[largest], repeat).await),
+        rollouts(sizes, true).await,
+    ];
+    let failed = results.iter().filter(|result| result.is_err()).count();
+    ensure!(failed == 0, "{failed} figures could not be measured");
+    Ok(())
+}
+
+async fn rollouts(sizes: &Sizes, with_floor: bool) -> Result<()> {
+    let all = rollout::measure(&sizes.nodes, sizes.repeat, with_floor).await;
+    let memory = all
+        .as_ref()
+        .map(|all| rollout::memory(all))
+        .map_err(|error| anyhow!("{error:#}"));
+    if with_floor {
+        tell("rollout", all.map(|all| rollout::table(&all)))?;
+    }
+    tell("memory", memory)
+}
+
+/// Shows a figure, or why there is none.
+fn tell(figure: &str, table: Result<Table>) -> Result<()> {
+    match table {
+        Ok(table) => show(figure, &table),
+        Err(error) => {
+            eprintln!("{figure}: {error:#}");
+            return Err(error);
+        }
+    }
     Ok(())
 }
 

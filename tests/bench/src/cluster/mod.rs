@@ -10,7 +10,7 @@ pub(crate) mod nodes;
 pub(crate) mod operator;
 pub(crate) mod wire;
 
-use std::process::Stdio;
+use std::{process::Stdio, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use bed::{
@@ -19,14 +19,15 @@ use bed::{
 };
 use crd::{
     BootcNodePool,
-    names::{NAMESPACE_OPERATOR, SERVICE_ACCOUNT_OPERATOR},
+    names::{LABEL_MANAGED, NAMESPACE_OPERATOR, SERVICE_ACCOUNT_OPERATOR},
 };
+use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api, Client,
-    api::{Patch, PatchParams, PostParams},
+    api::{ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use tokio::process::Command;
+use tokio::{process::Command, time::sleep};
 
 use hosts::Hosts;
 use nodes::{LABEL, POOL};
@@ -34,6 +35,8 @@ use operator::Operator;
 
 /// Thousands of big Nodes, each of their versions kept until the next compaction.
 const QUOTA: u64 = 16 << 30;
+/// How often a wait looks again.
+const POLL: Duration = Duration::from_millis(200);
 /// Notes who asked for what.
 const AUDIT: &str = "
 apiVersion: audit.k8s.io/v1
@@ -134,11 +137,26 @@ impl Cluster {
         self.create_pool(image, rollout).await?;
         let hosts = Hosts::play(&self.admin, size, image);
         let mut operator = self.operator().await?;
+        let settled = async {
+            hosts.until_all_run(image).await?;
+            self.until_all_managed().await
+        };
         tokio::select! {
-            done = hosts.until_all_run(image) => done?,
+            done = settled => done?,
             ended = operator.ended() => return Err(ended),
         }
         Ok((operator, hosts))
+    }
+
+    /// The label is the last that a node gets: what is measured next should not find it missing.
+    async fn until_all_managed(&self) -> Result<()> {
+        let nodes = Api::<Node>::all(self.admin.clone());
+        let without = format!("{LABEL}={POOL},!{LABEL_MANAGED}");
+        let one = ListParams::default().labels(&without).limit(1);
+        while !nodes.list_metadata(&one).await?.items.is_empty() {
+            sleep(POLL).await;
+        }
+        Ok(())
     }
 
     async fn create_pool(&self, image: &str, rollout: Value) -> Result<()> {
