@@ -17,6 +17,7 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
         suite.trial("agent::one_step_lock", one_step_lock),
         suite.trial("agent::no_lock_at_all", no_lock_at_all),
         suite.trial("agent::an_approval_for_another_boot", another_boot),
+        suite.trial("agent::an_operator_that_names_no_boot", older_operator),
         suite.trial("agent::an_image_that_falls_back", falls_back),
         suite.trial("agent::a_lost_update", lost_update),
         suite.trial("agent::a_refused_reboot", refused_reboot),
@@ -154,6 +155,30 @@ async fn no_lock_at_all(suite: Arc<Suite>) -> Result<()> {
     ensure!(bench.did("bootc upgrade") == 0, "{:?}", bench.host.log());
     bench.agent(bench.says("Idle Healthy")).await?;
     Ok(())
+}
+
+/// The Go operator approves without naming a boot: an approval all the same, for one reboot.
+async fn older_operator(suite: Arc<Suite>) -> Result<()> {
+    let bench = Bench::new(suite, "older-operator").await?;
+    bench
+        .agent(async {
+            bench.says("Idle Healthy").await?;
+            bench.want(B).await?;
+            bench.says("Staged Healthy").await?;
+            bench
+                .spec(serde_json::json!({ "desiredImageState": "Booted" }))
+                .await?;
+            bench.rebooted(1).await
+        })
+        .await?;
+    bench
+        .agent(async {
+            bench.says("Idle Healthy").await?;
+            sleep(Duration::from_secs(2)).await;
+            ensure!(bench.host.boots() == 1, "rebooted again");
+            Ok(())
+        })
+        .await
 }
 
 /// An approval holds for the boot that it names, and after the update it reboots nothing.
