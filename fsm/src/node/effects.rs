@@ -115,7 +115,8 @@ fn commit(record: &Record, facts: &Facts<'_>, site: &Site<'_>) -> Option<Effect>
         (None, _) if record.state == State::Leaving => None,
         (Some(bootc), _) => {
             let write = write(record, facts, site.extras);
-            (site.doubtful || !is_written(bootc, &write, site.kept)).then_some(Effect::Commit(write))
+            (site.doubtful || !is_written(bootc, &write, site.kept))
+                .then_some(Effect::Commit(write))
         }
         (None, Some(owner)) => Some(Effect::Create {
             owner: owner.clone(),

@@ -15,8 +15,8 @@ use walkdir::WalkDir;
 
 /// The lines of the plan that a cluster or an API server validates.
 const LINES: [&str; 15] = [
-    "M1", "M2", "M3a", "M3b", "M3c", "M4a", "M4b", "M4c", "M4d", "M5a", "M5b", "M6", "upgrade", "removal",
-    "takeover",
+    "M1", "M2", "M3a", "M3b", "M3c", "M4a", "M4b", "M4c", "M4d", "M5a", "M5b", "M6", "upgrade",
+    "removal", "takeover",
 ];
 
 #[test]
