@@ -9,13 +9,15 @@ use crate::{
     command::{Effect, NodeWrite},
     input::Outcome,
     names::NodeName,
-    node::Record,
+    node::{Hop, Record},
     time::{Seconds, Timestamp},
     view::Kept,
 };
 
 /// News are awaited this long before a stale decision is made again.
 const NEWS_WITHIN: Seconds = Seconds(5);
+/// A hop is kept by every write within this time, to be told again after a restart.
+const HOPS_KEPT: Seconds = Seconds(60);
 /// Longest back-off, in seconds.
 const BACK_OFF_MAX: u32 = 60;
 /// So often a decision is repeated without a pause while it is undone.
@@ -63,13 +65,19 @@ fn succeed(node: &mut Node, flight: &Flight, behind: bool, now: Timestamp) {
     }
     let written = flight.effects.iter().find_map(|effect| match effect {
         Effect::Commit(write) => Some(Record {
-            hops: Vec::new(),
+            hops: fresh_hops(&write.record, now),
             ..write.record.clone()
         }),
         _ => None,
     });
     let record = written.unwrap_or_else(|| flight.record.clone());
     node.follow(record);
+}
+
+/// Hops that the next write keeps as well: a process that dies right after may not have told of them.
+fn fresh_hops(record: &Record, now: Timestamp) -> Vec<Hop> {
+    let fresh = |hop: &&Hop| now < hop.at + HOPS_KEPT;
+    record.hops.iter().filter(fresh).cloned().collect()
 }
 
 fn fail(

@@ -179,7 +179,8 @@ impl Metrics {
         self.render(snapshot).ok()
     }
 
-    fn render(&self, snapshot: Option<Snapshot>) -> Result<String, fmt::Error> {
+    /// What is counted, and what is so at this moment, as text.
+    pub fn render(&self, snapshot: Option<Snapshot>) -> Result<String, fmt::Error> {
         let mut text = String::new();
         text::encode_registry(&mut text, &self.0.registry)?;
         if let Some(snapshot) = snapshot {

@@ -238,13 +238,16 @@ pub struct Update {
 }
 
 impl Update {
-    /// The finished updates of a node, by start. A span that was sent twice counts once, as it was
-    /// told last.
+    /// The finished updates of a node, by start. A span that was sent twice counts once, by the
+    /// telling that goes further.
     pub fn of(spans: &[Span], node: &str) -> Result<Vec<Self>> {
         let mut known: BTreeMap<(&str, &str), &Span> = BTreeMap::new();
         let ours = |span: &&Span| span.attribute("k8s.node.name") == node;
         for span in spans.iter().filter(ours) {
-            known.insert((&span.trace, &span.id), span);
+            let told = known.entry((&span.trace, &span.id)).or_insert(span);
+            if span.end > told.end {
+                *told = span;
+            }
         }
         let roots = known.values().filter(|span| span.parent.is_empty());
         let mut updates = Vec::new();

@@ -1,4 +1,4 @@
-//! Prometheus and promtool, from Debian's package.
+//! Prometheus and promtool, from Debian's packages.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -8,21 +8,21 @@ use bed_host::apt::{self, Closure};
 
 use crate::paths;
 
-/// Where the package is unpacked.
+/// Where the packages are unpacked.
 #[derive(Debug, Clone)]
 pub struct Prometheus {
     root: PathBuf,
 }
 
 impl Prometheus {
-    /// Fetches the package where it is not there yet. It blocks, for a minute the first time.
+    /// Fetches the packages where they are not there yet. It blocks, for a minute the first time.
     pub fn ensure() -> Result<Self> {
-        let packages = ["prometheus", "libc6"];
+        let packages = ["prometheus", "promtool", "libc6"];
         let root = apt::unpacked(&paths::bed()?, "prometheus", &packages, Closure::Named)?;
         let prometheus = Self { root };
         ensure!(
             prometheus.program("promtool").is_file(),
-            "the package prometheus has no promtool"
+            "the package promtool has no promtool"
         );
         Ok(prometheus)
     }

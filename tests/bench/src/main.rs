@@ -12,6 +12,7 @@ mod heartbeat;
 mod numbers;
 mod process;
 mod rollout;
+mod scrape;
 mod start;
 mod table;
 mod threads;
@@ -75,6 +76,18 @@ enum Figure {
         #[arg(long, default_value_t = 100)]
         pods: usize,
     },
+    /// A scrape of the operator's metrics: time and size, against one at few nodes
+    Scrape {
+        /// Nodes, the baseline first
+        #[arg(long, value_delimiter = ',', default_value = "100,1000,5000")]
+        nodes: Vec<usize>,
+        /// Pools that share them
+        #[arg(long, default_value_t = 10)]
+        pools: usize,
+        /// How often it is measured; the median counts
+        #[arg(long, default_value_t = 1001)]
+        repeat: usize,
+    },
     /// All that need a cluster, one after the other
     Cluster(Sizes),
 }
@@ -105,9 +118,18 @@ async fn measure(args: Args) -> Result<()> {
         show("agent", &agent.measure().await?);
         return Ok(());
     }
+    if let Figure::Scrape {
+        nodes,
+        pools,
+        repeat,
+    } = &args.figure
+    {
+        show("scrape", &scrape::measure(nodes, *pools, *repeat)?);
+        return Ok(());
+    }
     cluster::operator::choose(args.operator)?;
     match args.figure {
-        Figure::Agent(_) => {}
+        Figure::Agent(_) | Figure::Scrape { .. } => {}
         Figure::Rollout(sizes) => rollouts(&sizes, true).await?,
         Figure::Memory(sizes) => rollouts(&sizes, false).await?,
         Figure::Turnround { nodes, slots } => {
@@ -148,10 +170,7 @@ async fn all(sizes: &Sizes) -> Result<()> {
 
 async fn rollouts(sizes: &Sizes, with_floor: bool) -> Result<()> {
     let all = rollout::measure(&sizes.nodes, sizes.repeat, with_floor).await;
-    let memory = all
-        .as_ref()
-        .map(|all| rollout::memory(all))
-        .map_err(|error| anyhow!("{error:#}"));
+    let memory = all.as_ref().map(|all| rollout::memory(all)).map_err(|error| anyhow!("{error:#}"));
     if with_floor {
         tell("rollout", all.map(|all| rollout::table(&all)))?;
     }

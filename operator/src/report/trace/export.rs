@@ -70,11 +70,11 @@ impl Settings {
             value.filter(|value| *value > 0).unwrap_or(otherwise)
         };
         let queue = number("OTEL_BSP_MAX_QUEUE_SIZE", 8192);
-        let delay = number("OTEL_BSP_SCHEDULE_DELAY", 500);
+        let delay = number("OTEL_BSP_SCHEDULE_DELAY", 100);
         wanted.then(|| Self {
             queue,
             batch: number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512).min(queue),
-            delay: Duration::from_millis(u64::try_from(delay).unwrap_or(500)),
+            delay: Duration::from_millis(u64::try_from(delay).unwrap_or(100)),
             instance: instance.to_owned(),
         })
     }
@@ -90,14 +90,10 @@ pub struct Spans {
 impl Spans {
     /// Sends spans off; those that find no room are counted and gone.
     pub fn send(&self, spans: Vec<Span>) {
-        let all = spans.len();
-        let sent = spans
-            .into_iter()
-            .map(data)
-            .take_while(|span| self.queue.try_send(span.clone()).is_ok())
-            .count();
-        if sent < all {
-            self.metrics.spans(Told::Dropped, all - sent);
+        let send = |span| self.queue.try_send(data(span));
+        let dropped = spans.into_iter().map(send).filter(Result::is_err).count();
+        if dropped > 0 {
+            self.metrics.spans(Told::Dropped, dropped);
         }
     }
 }
@@ -303,7 +299,7 @@ mod tests {
         ])
         .unwrap();
         assert_eq!((settings.queue, settings.batch), (100, 100));
-        assert_eq!(settings.delay, Duration::from_millis(500));
+        assert_eq!(settings.delay, Duration::from_millis(100));
     }
 
     #[test]
