@@ -158,6 +158,7 @@ impl Elector {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => {
                     warn!(lease = NAME, %error, "cannot renew the Lease, trying again");
+                    renewals.reset_after(LOOK);
                 }
             }
         }
@@ -183,9 +184,22 @@ impl Elector {
         if self.fence.left() == Duration::ZERO || self.memory.version().is_none() {
             self.read().await?;
         }
+        if let Some(next) = self.claim().await? {
+            return Ok(next);
+        }
+        self.read().await?;
+        match self.after_conflict() {
+            // What was lost is the answer to our own last renewal: time runs, so not at the next one.
+            Move::Renew => Ok(self.claim().await?.unwrap_or(Move::Wait)),
+            next => Ok(next),
+        }
+    }
+
+    /// Decides on the Lease as it was last seen, and writes; `None` if it is another one by now.
+    async fn claim(&mut self) -> Result<Option<Move>, Error> {
         let next = self.memory.step(&self.me, self.fence.start.elapsed());
         match next {
-            Move::Wait => return Ok(next),
+            Move::Wait => return Ok(Some(next)),
             Move::Create => self.transitions = 0,
             Move::Take => self.transitions = self.transitions.saturating_add(1),
             Move::Renew => {}
@@ -199,11 +213,10 @@ impl Elector {
             Ok(lease) => {
                 self.see(Some(&lease));
                 self.fence.set(sent + DEADLINE);
-                Ok(next)
+                Ok(Some(next))
             }
             Err(Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {
-                self.read().await?;
-                Ok(self.after_conflict())
+                Ok(None)
             }
             Err(error) => Err(error),
         }

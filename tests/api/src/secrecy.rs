@@ -10,23 +10,19 @@ pub struct Passwords {
 }
 
 impl Passwords {
-    /// These of that user: plain, in base64, and as `user:password` in base64, which is how a Docker
-    /// config and a request's header have it.
+    /// These of that user: plain, as bytes, and in base64, be it alone, as `user:password` or anywhere
+    /// within a whole Docker config.
     #[must_use]
     pub fn of(user: &str, passwords: &[&str]) -> Self {
-        let base64 = |text: String| {
-            let encoded = serde_json::to_string(&ByteString(text.into_bytes()));
-            encoded
-                .unwrap_or_default()
-                .trim_matches(['"', '='])
-                .to_owned()
-        };
         let shapes = passwords.iter().flat_map(|word| {
-            [
+            let bytes = format!("{:?}", word.as_bytes());
+            let mut shapes = vec![
                 (*word).to_owned(),
-                base64((*word).to_owned()),
-                base64(format!("{user}:{word}")),
-            ]
+                bytes.trim_matches(['[', ']']).to_owned(),
+            ];
+            shapes.extend((0..3).map(|offset| in_base64(word, offset)));
+            shapes.push(in_base64(&format!("{user}:{word}"), 0));
+            shapes
         });
         Self {
             shapes: shapes.collect(),
@@ -43,6 +39,16 @@ impl Passwords {
     }
 }
 
+/// The part of a text in base64 that is the word's alone, where so many bytes stand before it.
+fn in_base64(word: &str, before: usize) -> String {
+    let bytes = [vec![0; before], word.as_bytes().to_vec()].concat();
+    let whole = bytes.len() * 8 / 6;
+    let first = (before * 8).div_ceil(6);
+    let encoded = serde_json::to_string(&ByteString(bytes)).unwrap_or_default();
+    let encoded = encoded.trim_matches('"');
+    encoded.get(first..whole).unwrap_or_default().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,6 +60,11 @@ mod tests {
             "with correct horse in it",
             "Y29ycmVjdCBob3JzZQ==",
             "Basic ZmxlZXQ6Y29ycmVjdCBob3JzZQ==",
+            // {"password":"correct horse"}, with a space more before it, and with two.
+            "eyJwYXNzd29yZCI6ImNvcnJlY3QgaG9yc2UifQ==",
+            "IHsicGFzc3dvcmQiOiJjb3JyZWN0IGhvcnNlIn0=",
+            "ICB7InBhc3N3b3JkIjoiY29ycmVjdCBob3JzZSJ9",
+            "[34, 99, 111, 114, 114, 101, 99, 116, 32, 104, 111, 114, 115, 101, 34]",
         ] {
             assert!(passwords.are_not_in("it", text).is_err(), "{text}");
         }

@@ -376,6 +376,15 @@ impl Fleet {
         .await
     }
 
+    /// Waits until every node is told to run the image.
+    pub async fn until_told(&self, image: char) -> Result<View> {
+        self.until("all nodes are told of the image", |view| {
+            ensure!(view.is_wanted(&reference(image)), "{view}");
+            Ok(())
+        })
+        .await
+    }
+
     /// Pauses the pool, or lets it go on.
     pub async fn pause(&self, paused: bool) -> Result<()> {
         self.spec(json!({ "rollout": { "paused": paused } })).await
@@ -433,7 +442,17 @@ impl Fleet {
     /// Deletes a pool and waits until nothing is left of it on the nodes.
     pub async fn delete_pool(&self) -> Result<View> {
         let pools = Api::<BootcNodePool>::all(self.client());
-        pools.delete(&self.name, &DeleteParams::default()).await?;
+        // A connection that the API server closes meanwhile says nothing about the pool.
+        wait::until("the pool can be deleted", || async {
+            match pools.delete(&self.name, &DeleteParams::default()).await {
+                Err(kube::Error::Api(status)) if !status.is_not_found() => {
+                    Err(kube::Error::Api(status))
+                }
+                Err(error) if !matches!(error, kube::Error::Api(_)) => Err(error),
+                _ => Ok(()),
+            }
+        })
+        .await?;
         self.until("nothing is left of the pool", |view| {
             ensure!(view.pool.is_none(), "the pool is there: {view}");
             ensure!(view.bootc.is_empty(), "BootcNodes are there: {view}");
@@ -448,11 +467,13 @@ impl Fleet {
 
     /// Ends a test: the pool goes without a trace, and no guarantee was broken on the way.
     pub async fn finish(self) -> Result<()> {
-        if self.view().await?.pool.is_some() {
+        let view = wait::until("the fleet can be seen", || self.view()).await?;
+        if view.pool.is_some() {
             self.delete_pool().await?;
         }
         for name in self.played.names() {
-            hosts::delete_node(&self.suite.admin, name).await?;
+            let gone = || hosts::delete_node(&self.suite.admin, name);
+            wait::until("the node can be deleted", gone).await?;
         }
         self.check()
     }

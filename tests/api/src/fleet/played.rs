@@ -155,10 +155,20 @@ impl Played {
 
     /// Keeps what was seen; answers whose turn it is.
     fn observe(&self, event: Event<BootcNode>) -> Vec<String> {
-        let (node, gone) = match event {
-            Event::Apply(node) | Event::InitApply(node) => (node, false),
-            Event::Delete(node) => (node, true),
-            Event::Init | Event::InitDone => return Vec::new(),
+        // A list that follows a broken watch may skip versions: what it shows of one object fits
+        // neither the version before nor the other objects until it is complete.
+        let (node, gone, listed) = match event {
+            Event::Apply(node) => (node, false, false),
+            Event::InitApply(node) => (node, false, true),
+            Event::Delete(node) => (node, true, false),
+            Event::Init => {
+                locked(&self.seen).clear();
+                return Vec::new();
+            }
+            Event::InitDone => {
+                self.count_slots(&locked(&self.seen));
+                return Vec::new();
+            }
         };
         let name = node.name_any();
         if !self.names.contains(&name) {
@@ -172,13 +182,19 @@ impl Played {
             self.judge(seen.get(&name), &node);
             seen.insert(name.clone(), node);
         }
+        if !listed {
+            self.count_slots(&seen);
+        }
+        vec![name]
+    }
+
+    fn count_slots(&self, seen: &BTreeMap<String, BootcNode>) {
         let in_slot = |node: &&BootcNode| {
             node.annotations()
                 .contains_key(names::ANNOTATION_IN_REBOOT_SLOT)
         };
         let slots = seen.values().filter(in_slot).count();
         self.most_slots.fetch_max(slots, Ordering::AcqRel);
-        vec![name]
     }
 
     /// Guarantees that one version of an object shows, beside the version before.

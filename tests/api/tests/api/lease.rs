@@ -2,9 +2,10 @@
 
 use std::{
     future::pending,
+    io,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -38,6 +39,7 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
             cut_off,
         ),
         suite.trial("lease::a_holder_whose_lease_is_taken_stops", taken),
+        suite.trial("lease::two_lost_answers_do_not_cost_it", lost_answers),
         suite.trial("lease::without_its_namespace_it_says_what_to_do", nowhere),
     ]
 }
@@ -133,6 +135,39 @@ async fn never_both(one: &Fence, two: &Fence) -> Result<()> {
         ensure!(!(one.may_act() && two.may_act()), "both may act");
         sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Both renewals took place, and the holder did not hear of it.
+async fn lost_answers(suite: Arc<Suite>) -> Result<()> {
+    let inner = in_namespace(&suite, "lease-lost").await?;
+    let left = Arc::new(AtomicUsize::new(0));
+    let (sender, lost) = (inner, left.clone());
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (sender, lost, is_write) = (sender.clone(), lost.clone(), request.method() == "PUT");
+        async move {
+            let answer = sender.send(request).await?;
+            let lose = |left: usize| left.checked_sub(1);
+            let loses = is_write && answer.status().is_success();
+            if loses
+                && lost
+                    .fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose)
+                    .is_ok()
+            {
+                let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+                return Err(kube::Error::Service(reset.into()));
+            }
+            Ok(answer)
+        }
+    });
+    let mut first = Elector::new(Client::new(service, "lease-lost"), "first".into());
+    let fence = first.fence();
+    timeout(LONG, first.acquire()).await??;
+    left.store(2, Ordering::SeqCst);
+    // Longer than anybody may act without a renewal.
+    let held = timeout(Duration::from_secs(14), first.hold()).await;
+    ensure!(held.is_err(), "{held:?}");
+    ensure!(fence.may_act() && left.load(Ordering::SeqCst) == 0);
+    Ok(())
 }
 
 async fn taken(suite: Arc<Suite>) -> Result<()> {

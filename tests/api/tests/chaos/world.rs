@@ -163,13 +163,15 @@ impl World {
         async move {
             loop {
                 let life = operator::run(client.clone(), options.config(), pending());
+                // A task of its own: what it spawns dies with it, and it may be in the middle of anything.
                 let mut life = AbortOnDrop(tokio::spawn(life));
                 tokio::select! {
                     ended = &mut life.0 => tracing::error!(?ended, "the operator ended"),
-                    () = process.crash.notified() => {}
+                    () = process.crash.notified() => {
+                        life.0.abort();
+                        let _gone = (&mut life.0).await;
+                    }
                 }
-                life.0.abort();
-                let _gone = (&mut life.0).await;
                 sleep(RESTART).await;
             }
         }

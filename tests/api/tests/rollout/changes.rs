@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use api_tests::{
     Fleet, Suite,
-    fleet::{A, B, C, reference},
+    fleet::{A, B, C},
 };
 use libtest_mimic::Trial;
 use serde_json::json;
@@ -41,12 +41,7 @@ async fn another(suite: Arc<Suite>, phase: Phase) -> Result<()> {
     let name = format!("another-{}", phase.name());
     let fleet = held_in(&suite, &name, phase).await?;
     fleet.want(C).await?;
-    fleet
-        .until("all are told to stage C", |view| {
-            ensure!(view.is_wanted(&reference(C)), "{view}");
-            Ok(())
-        })
-        .await?;
+    fleet.until_told(C).await?;
     let_go(&fleet, &name).await?;
     let view = fleet.until_updated(C).await?;
     view.pool_is("Degraded=False/OK")?;
@@ -60,12 +55,7 @@ async fn back(suite: Arc<Suite>, phase: Phase) -> Result<()> {
     let name = format!("back-{}", phase.name());
     let fleet = held_in(&suite, &name, phase).await?;
     fleet.want(A).await?;
-    fleet
-        .until("all are told to run A", |view| {
-            ensure!(view.is_wanted(&reference(A)), "{view}");
-            Ok(())
-        })
-        .await?;
+    fleet.until_told(A).await?;
     let_go(&fleet, &name).await?;
     fleet.until_updated(A).await?;
     fleet

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use api_tests::{
     Fleet, Suite,
-    fleet::{A, B, Boot, C, Stage, digest, reference},
+    fleet::{B, Boot, C, Stage, digest},
 };
 use crd::names;
 use kube::ResourceExt as _;
@@ -24,7 +24,6 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
         suite.trial("rollout::paused_stages_and_reboots_nothing", paused),
         suite.trial("rollout::a_pause_lets_slot_holders_finish", paused_midway),
         suite.trial("rollout::a_new_image_resets_what_was_staged", another_image),
-        suite.trial("rollout::back_to_the_booted_image", back_again),
         suite.trial("rollout::the_message_breaks_the_pool_down", breakdown),
         suite.trial("rollout::a_restarted_operator_goes_on", restarted),
         suite.trial("rollout::a_killed_operator_loses_nothing", killed),
@@ -167,35 +166,12 @@ async fn another_image(suite: Arc<Suite>) -> Result<()> {
         .until_states(&["Rebooting", "Staged", "Staged"])
         .await?;
     fleet.want(C).await?;
-    fleet
-        .until("all are told to stage C", |view| {
-            ensure!(view.is_wanted(&reference(C)), "{view}");
-            Ok(())
-        })
-        .await?;
+    fleet.until_told(C).await?;
     fleet.plan_all(|plan| plan.boot = Boot::Go);
     fleet.until_updated(C).await?;
     // The approval of B was revoked before the host acted on it: nobody booted B in vain.
     fleet.rebooted(&[1, 1, 1])?;
     fleet.used_slots(1..=1)?;
-    fleet.finish().await
-}
-
-async fn back_again(suite: Arc<Suite>) -> Result<()> {
-    let fleet = Fleet::settled(&suite, "back-again", 2, json!({ "paused": true })).await?;
-    fleet.want(B).await?;
-    fleet.until_states(&["Staged", "Staged"]).await?;
-    fleet.want(A).await?;
-    fleet.until_updated(A).await?;
-    fleet
-        .until("nothing is staged any more", |view| {
-            let staged =
-                |node: &crd::BootcNode| node.status.as_ref().is_some_and(|s| s.staged.is_some());
-            ensure!(!view.bootc.values().any(staged), "{view}");
-            Ok(())
-        })
-        .await?;
-    fleet.rebooted(&[0, 0])?;
     fleet.finish().await
 }
 

@@ -14,7 +14,6 @@ use api_tests::{
     webhook::{Verdict, Webhook},
 };
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DeleteParams, Patch, PatchParams};
 use libtest_mimic::Trial;
 use operator::drain::{Drains, Report, Settings};
 use serde_json::{Value, json};
@@ -262,11 +261,7 @@ async fn by_a_finalizer(suite: Arc<Suite>) -> Result<()> {
     scene
         .waits_for("still there after its 0 s to stop, held by finalizers test.example.com/backup")
         .await?;
-    let free = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
-    scene
-        .api()
-        .patch("web", &PatchParams::default(), &free)
-        .await?;
+    scene.let_go("web").await?;
     scene.done().await?;
     ensure!(scene.requests.with(&["/eviction"]).len() == 1, "asked once");
     Ok(())
@@ -288,10 +283,7 @@ async fn by_a_grace_period(suite: Arc<Suite>) -> Result<()> {
         pods[0].metadata.deletion_grace_period_seconds == Some(3600),
         "its own grace period"
     );
-    scene
-        .api()
-        .delete("web", &DeleteParams::default().grace_period(0))
-        .await?;
+    scene.kill("web").await?;
     scene.done().await?;
     ensure!(scene.requests.with(&["/eviction"]).len() == 1, "asked once");
     Ok(())
@@ -310,15 +302,8 @@ async fn in_a_namespace_that_goes(suite: Arc<Suite>) -> Result<()> {
     scene
         .waits_for("waiting for pod drain-going/web: stopping")
         .await?;
-    let free = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
-    scene
-        .api()
-        .patch("web", &PatchParams::default(), &free)
-        .await?;
-    scene
-        .api()
-        .delete("web", &DeleteParams::default().grace_period(0))
-        .await?;
+    scene.let_go("web").await?;
+    scene.kill("web").await?;
     scene.done().await?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use api_tests::{Suite, kubelet, wait};
-use kube::{ResourceExt, api::DeleteParams};
+use kube::ResourceExt;
 use libtest_mimic::Trial;
 use serde_json::json;
 
@@ -99,10 +99,7 @@ async fn elsewhere(suite: Arc<Suite>) -> Result<()> {
     scene
         .waits_for("waiting for pod drain-here/db-0: PodDisruptionBudget")
         .await?;
-    scene
-        .api()
-        .delete("db-0", &DeleteParams::default().grace_period(0))
-        .await?;
+    scene.kill("db-0").await?;
     other.pod("db-0", json!({})).await?;
     scene.kubectl(&["delete", "pdb", "web"]).await?;
     scene.done().await?;
@@ -124,12 +121,11 @@ async fn same_name_here(suite: Arc<Suite>) -> Result<()> {
     scene
         .waits_for("waiting for pod drain-again/db-0: stopping")
         .await?;
-    let now = DeleteParams::default().grace_period(0);
-    scene.api().delete("db-0", &now).await?;
+    scene.kill("db-0").await?;
     // At once, as a controller that does not ask the scheduler would; `slow` keeps the drain going.
     scene.pod_unseen("db-0", json!({})).await?;
     scene.gone("db-0").await?;
-    scene.api().delete("slow", &now).await?;
+    scene.kill("slow").await?;
     scene.done().await?;
     let evictions = scene.requests.with(&["/db-0/eviction"]);
     ensure!(evictions.len() == 2, "each of the two once: {evictions:?}");

@@ -9,8 +9,6 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Result, ensure};
 use api_tests::{Suite, kubelet};
-use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, api::DeleteParams};
 use libtest_mimic::Trial;
 use operator::drain::{Note, Report};
 use serde_json::json;
@@ -179,9 +177,7 @@ async fn bound_late(suite: Arc<Suite>) -> Result<()> {
     // As if it had been on its way to the node when the cordon came.
     scene.pod_unseen("late", json!({})).await?;
     scene.gone("late").await?;
-    Api::<Pod>::namespaced(suite.admin.clone(), &scene.namespace)
-        .delete("slow", &DeleteParams::default().grace_period(0))
-        .await?;
+    scene.kill("slow").await?;
     scene.done().await?;
     Ok(())
 }

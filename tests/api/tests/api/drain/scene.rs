@@ -16,7 +16,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api,
-    api::{ListParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use operator::drain::{DrainEvent, Drains, PodName, Report, Settings};
 use serde_json::{Value, json};
@@ -128,6 +128,21 @@ impl Scene {
     pub(super) async fn pods(&self) -> Result<Vec<Pod>> {
         let params = ListParams::default().fields(&format!("spec.nodeName={}", self.node));
         Ok(self.api().list(&params).await?.items)
+    }
+
+    /// Takes a pod's finalizers away.
+    pub(super) async fn let_go(&self, name: &str) -> Result<()> {
+        let free = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+        let params = PatchParams::default();
+        self.api().patch(name, &params, &free).await?;
+        Ok(())
+    }
+
+    /// Ends a pod at once.
+    pub(super) async fn kill(&self, name: &str) -> Result<()> {
+        let now = DeleteParams::default().grace_period(0);
+        self.api().delete(name, &now).await?;
+        Ok(())
     }
 
     /// Waits until there is no pod of that name.
