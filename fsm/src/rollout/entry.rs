@@ -96,6 +96,10 @@ pub(super) struct Repeat {
 pub(super) struct WaitingState {
     pub(super) in_flight: Option<Waiting>,
     pub(super) last: Option<Timestamp>,
+    /// Writes in a row that did not take place.
+    pub(super) failures: u32,
+    /// The next one not before.
+    pub(super) hold_until: Option<Timestamp>,
 }
 
 impl Node {
@@ -217,9 +221,12 @@ impl Node {
         since
     }
 
-    /// What the API server says against our last write.
-    pub(super) fn refusal(&self) -> Option<&str> {
-        self.hold.as_ref().and_then(|hold| hold.text.as_deref())
+    /// What the API server says against our last write. In a halted pool it counts only for the time of
+    /// its back-off: else refused writes of two slot holders halt the pool, and so are never repeated.
+    pub(super) fn refusal(&self, halted: bool, now: Timestamp) -> Option<&str> {
+        let counts = |hold: &&Hold| !halted || self.flight.is_some() || hold.until > now;
+        let hold = self.hold.as_ref().filter(counts)?;
+        hold.text.as_deref()
     }
 }
 

@@ -155,10 +155,9 @@ impl Rollout {
     ) {
         node.attempts = node.attempts.max(record.attempt);
         if effects.is_empty() {
-            // What a pool has granted comes again, and its back-off goes on then.
-            if !(grantable(&record) && node.hold.as_ref().is_some_and(|hold| hold.granted)) {
-                node.hold = None;
-            }
+            // What a pool has granted, or held up by its halt, comes again, and its back-off goes on then.
+            let comes_again = |hold: &Hold| (grantable(&record) && hold.granted) || place.halted;
+            node.hold.take_if(|hold| !comes_again(hold));
             if node.bootc.is_some() {
                 let hops = node.new_hops(&record);
                 let pool = place.owner.as_ref().map(|owner| &owner.pool);

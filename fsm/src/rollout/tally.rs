@@ -33,10 +33,11 @@ impl Rollout {
             node.halt_mark = (record.clock, place.halted_for);
         }
         let facts = self.facts(node, place, &record, Grant::None);
+        let refusal = node.refusal(place.halted, self.now);
         // Of a node without a record nothing is awaited yet, but it may be refused its first one.
         let problem = match node.shown() {
-            Some(_) => health::problem(&record, &facts, node.refusal()),
-            None => node.refusal().map(Problem::refused),
+            Some(_) => health::problem(&record, &facts, refusal),
+            None => refusal.map(Problem::refused),
         };
         let mut tally = self.tally(node, place, &record, &facts, problem.as_ref());
         let waits = self.waits(name, node, place, &record, &facts, problem.as_ref());

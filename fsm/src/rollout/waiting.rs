@@ -73,6 +73,7 @@ impl Rollout {
             Some(last) if !news => grace.max(last + PERIOD),
             _ => grace,
         };
+        let due = node.waiting.hold_until.map_or(due, |until| due.max(until));
         if due > now {
             earliest(wake, Some(due));
             return;
@@ -90,14 +91,15 @@ impl Rollout {
     }
 
     pub(super) fn take_waiting_done(&mut self, name: NodeName, outcome: &Outcome) {
+        let now = self.now;
         let Some(node) = self.nodes.get_mut(&name) else {
             return;
         };
-        let written = node
-            .waiting
-            .in_flight
-            .take()
-            .filter(|_| *outcome == Outcome::Ok);
+        let state = &mut node.waiting;
+        let ok = *outcome == Outcome::Ok;
+        state.failures = if ok { 0 } else { state.failures + 1 };
+        state.hold_until = (!ok).then(|| now + back_off_of(state.failures, name.as_str()));
+        let written = state.in_flight.take().filter(|_| ok);
         if let (Some(written), Some(bootc)) = (written, node.bootc.as_mut()) {
             bootc.waiting = Some(written);
         }

@@ -461,7 +461,10 @@ impl Agent {
                 if soft {
                     cluster.marks.hit(Mark::SoftReboot);
                 }
-                cluster.guard.reboot(host, &image, cluster.now);
+                if host.fate == crate::host::Fate::Hangs {
+                    cluster.marks.hit(Mark::RebootHung);
+                }
+                cluster.guard.reboot(host, &image);
                 self.news = News::RebootAsked;
             }
             Err(error) => {

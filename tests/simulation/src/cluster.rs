@@ -17,6 +17,10 @@ use crate::{
     marks::{Mark, Marks},
 };
 
+/// Refusals of one object's writes in a minute: those of a decision and of the condition Waiting, each
+/// after 1, 2, 4 … seconds, and once more for each thing that changes meanwhile.
+const MOST_REFUSALS: u32 = 25;
+
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Sent {
@@ -54,6 +58,8 @@ pub(crate) struct Cluster {
     pub(crate) registry_down: bool,
     /// Content of all pull secrets.
     pub(crate) secret: u32,
+    /// By object: since when writes to it were refused, and how often.
+    pub(crate) refusals: BTreeMap<Target, (Timestamp, u32)>,
     pub(crate) guard: Guard,
     pub(crate) marks: Marks,
     /// What happened, where somebody wants to read it.
@@ -80,6 +86,11 @@ impl Cluster {
             self.fates.pop_front().unwrap_or_default()
         };
         let outcome = match fate {
+            _ if fate == Sent::Refuse && self.is_hammered(&request.target) => {
+                self.guard
+                    .fail(|| format!("(11) {:?} is written to without a pause", request.target));
+                Outcome::Refused("enough".into())
+            }
             Sent::Do => self.write(request),
             Sent::Refuse => {
                 self.marks.hit(Mark::WriteRefused);
@@ -108,6 +119,17 @@ impl Cluster {
             )
         });
         outcome
+    }
+
+    /// Was it refused more often within a minute than any back-off would have it?
+    fn is_hammered(&mut self, target: &Target) -> bool {
+        let now = self.now;
+        let (since, times) = self.refusals.entry(target.clone()).or_insert((now, 0));
+        if now.since(*since) > 60_000 {
+            (*since, *times) = (now, 0);
+        }
+        *times += 1;
+        *times > MOST_REFUSALS
     }
 
     fn write(&mut self, request: &Request) -> Outcome {

@@ -31,10 +31,13 @@ struct Memory {
     drained: bool,
     /// What the agent has just read again.
     confirmed: Option<BootcNode>,
-    /// The image that it fell back from, and when that was tried, unless another one was wanted since.
-    fell_back: Option<(String, Timestamp)>,
-    /// The boot in which we last asked for a reboot, and when.
-    asked_in: Option<(String, Timestamp)>,
+    /// The image that it fell back from, and the newest wish for another try when that was approved;
+    /// unless another image was wanted since.
+    fell_back: Option<(String, Option<Timestamp>)>,
+    /// That wish.
+    wished: Option<Timestamp>,
+    /// The boot in which we last asked for a reboot.
+    asked_in: Option<String>,
 }
 
 /// Watches over a schedule.
@@ -354,6 +357,7 @@ impl Guard {
         let Some(image) = &write.spec.image else {
             return self.fail(|| format!("(2) {name} is approved for nothing"));
         };
+        self.node(name).wished = write.retry;
         let report = before.report.as_ref();
         let staged = report.is_some_and(|it| {
             it.activity == Activity::Staged && it.staged.as_ref().is_some_and(|it| it.is(image))
@@ -429,13 +433,13 @@ impl Guard {
     }
 
     /// The agent asked for a reboot and the host said yes.
-    pub(crate) fn reboot(&mut self, host: &Host, image: &str, now: Timestamp) {
+    pub(crate) fn reboot(&mut self, host: &Host, image: &str) {
         let name = &host.name;
         let boot = host.boot();
         let memory = self.node(name);
         let (fell_back, asked_in) = (
             memory.fell_back.clone(),
-            memory.asked_in.replace((boot.clone(), now)),
+            memory.asked_in.replace(boot.clone()),
         );
         let Some(BootcNode { view, status }) = memory.confirmed.take() else {
             return self.fail(|| format!("(3) {name} reboots and has not just read that it may"));
@@ -463,13 +467,12 @@ impl Guard {
             self.fail(|| format!("(12) {name} reboots into {image}, which runs"));
         }
         // A person's wish is for a try after the one that failed.
-        let again = |(it, tried): &(String, Timestamp)| {
-            it == digest && view.retry.is_none_or(|asked| asked <= *tried)
-        };
+        let again =
+            |(it, wished): &(String, Option<Timestamp>)| it == digest && view.retry <= *wished;
         if fell_back.as_ref().is_some_and(again) {
             self.fail(|| format!("(9) {name} tries {image} again, which fell back"));
         }
-        if asked_in.is_some_and(|(it, _)| it == boot) && host.fate != crate::host::Fate::Hangs {
+        if asked_in.is_some_and(|it| it == boot) && host.fate != crate::host::Fate::Hangs {
             self.fail(|| format!("(12) {name} is asked to reboot twice in {boot}"));
         }
         let told = status.as_ref().is_some_and(|it| {
@@ -484,8 +487,7 @@ impl Guard {
     /// The host was in that image and is back.
     pub(crate) fn fell_back(&mut self, name: &NodeName, digest: &str) {
         let memory = self.node(name);
-        let tried = memory.asked_in.as_ref().map(|(_, at)| *at);
-        memory.fell_back = tried.map(|at| (digest.to_owned(), at));
+        memory.fell_back = Some((digest.to_owned(), memory.wished));
     }
 
     /// Nobody knows any more what was tried.
