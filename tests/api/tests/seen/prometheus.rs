@@ -94,6 +94,8 @@ async fn answers(suite: Arc<Suite>) -> Result<()> {
     let spec = rules(dir.path())?;
     let server = start(dir.path(), scraped, port, &token).await?;
 
+    // A rate needs a look at the beginning.
+    answered(port, "bootc_lease_held").await?;
     // Something of everything: a rollout, and a node that stays on its way.
     let fleet = Fleet::settled(&suite, "asked", 2, json!({ "maxUnavailable": 2 })).await?;
     fleet.want(B).await?;
