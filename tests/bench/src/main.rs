@@ -6,6 +6,7 @@
 
 mod agent;
 mod cluster;
+mod decisions;
 mod drain;
 mod floor;
 mod heartbeat;
@@ -88,6 +89,8 @@ enum Figure {
         #[arg(long, default_value_t = 1001)]
         repeat: usize,
     },
+    /// Instructions and memory of one input of the decisions, by number of nodes (needs valgrind)
+    Decisions(decisions::Decisions),
     /// All that need a cluster, one after the other
     Cluster(Sizes),
 }
@@ -108,7 +111,14 @@ fn main() -> Result<ExitCode> {
     if let Some(code) = bed::bink::run_as_bink() {
         return Ok(code);
     }
-    measure(Args::parse())?;
+    let args = Args::parse();
+    if let Figure::Decisions(figure) = &args.figure {
+        if let Some(table) = figure.measure()? {
+            show("decisions", &table);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    measure(args)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -129,7 +139,7 @@ async fn measure(args: Args) -> Result<()> {
     }
     cluster::operator::choose(args.operator)?;
     match args.figure {
-        Figure::Agent(_) | Figure::Scrape { .. } => {}
+        Figure::Agent(_) | Figure::Scrape { .. } | Figure::Decisions(_) => {}
         Figure::Rollout(sizes) => rollouts(&sizes, true).await?,
         Figure::Memory(sizes) => rollouts(&sizes, false).await?,
         Figure::Turnround { nodes, slots } => {
