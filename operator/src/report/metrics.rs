@@ -1,4 +1,4 @@
-//! What the operator counts, as OpenMetrics text.
+//! What the operator counts, as `OpenMetrics` text.
 //!
 //! Two kinds: what happens is counted here where it happens, and what is so (pools, queues) is asked
 //! of the deciding task at each scrape, which has it as sums. So a scrape costs the same however many

@@ -382,7 +382,7 @@ impl Shell {
 
     /// The cordon is the Node's own affair, so its Events are about that.
     fn tell_cordon(&mut self, written: &Written, effect: &str) {
-        let (reason, note) = match effect {
+        let (reason, text) = match effect {
             "cordon" => ("Cordoned", "cordoned for its update"),
             "uncordon" => ("Uncordoned", "schedulable again after its update"),
             _ => return,
@@ -394,7 +394,7 @@ impl Shell {
             warning: false,
             reason: reason.to_owned(),
             action: "NodeUpdate".to_owned(),
-            note: note.to_owned(),
+            note: text.to_owned(),
         };
         self.events.tell_on_node(&name, &notice, &self.index);
     }
@@ -412,17 +412,13 @@ impl Shell {
     }
 
     fn drain(&mut self, node: &NodeName, effect: &Effect) {
-        match effect {
-            Effect::StartDrain { attempt } => {
-                self.blocked.forget(node);
-                let since = self.index.slot_since(node);
-                let cordoned = time::moment(since.unwrap_or_else(|| self.clock.now()));
-                self.drains.start(node.as_str(), *attempt, cordoned);
-            }
-            _ => {
-                self.blocked.forget(node);
-                self.drains.cancel(node.as_str());
-            }
+        self.blocked.forget(node);
+        if let Effect::StartDrain { attempt } = effect {
+            let since = self.index.slot_since(node);
+            let cordoned = time::moment(since.unwrap_or_else(|| self.clock.now()));
+            self.drains.start(node.as_str(), *attempt, cordoned);
+        } else {
+            self.drains.cancel(node.as_str());
         }
     }
 }

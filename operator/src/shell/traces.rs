@@ -56,10 +56,9 @@ impl Shell {
     /// A drain says what it waits for.
     pub(super) fn trace_drain(&mut self, node: &NodeName, attempt: u32, report: &DrainReport) {
         let now = self.clock.now();
-        let none: &[BlockedPod] = &[];
-        let pods = match report {
+        let pods: &[BlockedPod] = match report {
             DrainReport::Pods(pods) => pods,
-            DrainReport::Done => none,
+            DrainReport::Done => &[],
         };
         let record = self.rollout.record(node);
         let record = record.filter(|record| record.attempt == attempt);

@@ -91,7 +91,7 @@ pub(super) fn pod(
     context: Context,
     drain: u64,
     node: &NodeName,
-    waited: Waited,
+    waited: &Waited,
     end: Timestamp,
 ) -> Span {
     let name = ("wait-for-pod", waited.name.as_str());

@@ -90,8 +90,9 @@ pub struct Spans {
 impl Spans {
     /// Sends spans off; those that find no room are counted and gone.
     pub fn send(&self, spans: Vec<Span>) {
-        let send = |span| self.queue.try_send(data(span));
-        let dropped = spans.into_iter().map(send).filter(Result::is_err).count();
+        let finds_no_room = |span: &SpanData| self.queue.try_send(span.clone()).is_err();
+        let spans = spans.into_iter().map(data);
+        let dropped = spans.filter(finds_no_room).count();
         if dropped > 0 {
             self.metrics.spans(Told::Dropped, dropped);
         }

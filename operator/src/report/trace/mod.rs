@@ -119,7 +119,7 @@ impl Tracks {
         let track = self.nodes.entry(node.clone()).or_default();
         let gone = track.pods.see(pods, at);
         let span = |pod| children::pod(context, drain, node, pod, at);
-        gone.into_iter().map(span).collect()
+        gone.iter().map(span).collect()
     }
 }
 
@@ -151,7 +151,7 @@ impl Track {
             let all = children::steps(context, id, told, start, end);
             spans.extend(all);
             let pod = |pod| children::pod(context, id, told.node, pod, end);
-            spans.extend(pods.into_iter().map(pod));
+            spans.extend(pods.iter().map(pod));
             spans.push(Span {
                 id,
                 marks,
