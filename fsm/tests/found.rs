@@ -1,0 +1,188 @@
+//! What the simulation found, each in the fewest steps that show it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "that is how a test fails"
+)]
+
+mod hosts;
+mod toy;
+
+use fsm::{
+    Command, State, Timestamp,
+    command::{Effect, PoolWrite},
+    host::{self, News, Record},
+    input::Outcome,
+    time::Seconds,
+    view::Amount,
+};
+use toy::Toy;
+
+fn draining(nodes: u32, slots: u32) -> Toy {
+    let mut toy = Toy::new(nodes, 7);
+    toy.run(60);
+    toy.edit_pool("p", |pool| {
+        pool.spec.max_unavailable = Amount::Count(slots);
+    });
+    for n in 1..=nodes {
+        toy.blocked.insert(format!("w{n}").as_str().into());
+    }
+    toy.want(2);
+    toy.run(60);
+    toy
+}
+
+/// Two refused slot holders halted their pool, which took the refusal back, which ended the halt.
+#[test]
+fn refused_writes_of_two_slot_holders_are_repeated_with_pauses_and_for_ever() {
+    let mut toy = draining(2, 2);
+    let refused = Outcome::Refused("no".into());
+    for name in ["w1", "w2"] {
+        assert_eq!(toy.record(name).state, State::Draining);
+        toy.refuse.insert(name.into(), refused.clone());
+        toy.unblock(name);
+    }
+    toy.commands.clear();
+    toy.pass(600);
+    let decides = |it: &&Command| matches!(it, Command::Decide(_));
+    let tries = toy.commands.iter().filter(decides).count();
+    assert!((4..60).contains(&tries), "{tries} tries in ten minutes");
+    toy.refuse.clear();
+    toy.run(600);
+    toy.assert_all_run(2);
+}
+
+/// Whatever pool it is counted for: one that is made may be there in a moment.
+#[test]
+fn a_deleted_pool_stays_while_a_bootcnode_of_it_is_made() {
+    for seed in 0..20 {
+        let mut toy = Toy::new(3, seed);
+        toy.edit_pool("p", |pool| pool.deleting = true);
+        toy.run(60);
+        for command in &toy.commands {
+            if let Command::Pool {
+                what: PoolWrite::RemoveFinalizer,
+                ..
+            } = command
+            {
+                assert!(toy.bootc.is_empty(), "seed {seed}");
+            }
+        }
+        assert!(toy.pools.is_empty() && toy.bootc.is_empty(), "seed {seed}");
+        assert!(toy.nodes.values().all(|node| !node.labelled), "seed {seed}");
+    }
+}
+
+/// A grant whose write got no answer is no grant any more when the pool is paused; what it was is
+/// settled by another write.
+#[test]
+fn a_grant_without_an_answer_is_not_asked_for_again_in_a_paused_pool() {
+    let mut toy = Toy::new(1, 3);
+    toy.run(60);
+    toy.want(2);
+    assert!(toy.until(|toy| toy.record("w1").state == State::Staging));
+    toy.settle_news();
+    let lost = Outcome::Failed("no answer".into());
+    let granted = |toy: &Toy| {
+        let slot = |effect: &Effect| matches!(effect, Effect::Commit(it) if it.in_reboot_slot);
+        let decided = |it: &&Command| matches!(it, Command::Decide(decision) if decision.effects.iter().any(slot));
+        toy.commands.iter().filter(decided).count()
+    };
+    let mut paused = false;
+    for _ in 0..400 {
+        if granted(&toy) == 0 {
+            let staged = toy.host("w1").staged.is_some();
+            if staged {
+                toy.refuse.insert("w1".into(), lost.clone());
+            }
+        } else if !paused {
+            paused = true;
+            toy.edit_pool("p", |pool| pool.spec.paused = true);
+            toy.settle_news();
+            toy.refuse.clear();
+        }
+        toy.step();
+    }
+    assert!(paused, "it was never granted");
+    let before = granted(&toy);
+    toy.pass(300);
+    assert_eq!(granted(&toy), before, "asked for again in a paused pool");
+    toy.edit_pool("p", |pool| pool.spec.paused = false);
+    toy.run(600);
+    toy.assert_all_run(2);
+}
+
+/// What a failed reboot left unlocked is dropped when the image is not wanted any more.
+#[test]
+fn what_a_failed_reboot_left_unlocked_is_dropped() {
+    let mut facts = hosts::facts("A B -", "B@now");
+    let attempt = host::Attempt {
+        digest: "B".into(),
+        boot: "now".into(),
+        at: Timestamp(1),
+        rollback: None,
+        retry: None,
+    };
+    let record = Record {
+        state: host::State::Rebooting,
+        image: Some("r/os@B".into()),
+        attempt: Some(attempt.clone()),
+        ..Record::default()
+    };
+    let failed = hosts::ended(host::Task::Confirm, "B", Some("no answer"));
+    let step = host::step(record, &facts, &failed);
+    assert_eq!(step.record.state, host::State::Idle);
+    facts.wanted = hosts::wanted("A");
+    let next = host::step(step.record.clone(), &facts, &News::None);
+    assert_eq!(hosts::does(next.effect.as_ref()), "Unstage");
+    // And so it is after a restart of the agent.
+    let reported = host::Reported {
+        report: Some(hosts::report(&Record {
+            attempt: Some(attempt),
+            ..step.record
+        })),
+        boot: Some("now".into()),
+        booted: Some("A".into()),
+        staged: Some("r/os@B".into()),
+    };
+    let record = Record::resume(reported, &facts);
+    let next = host::step(record, &facts, &News::None);
+    assert_eq!(hosts::does(next.effect.as_ref()), "Unstage");
+}
+
+/// The condition is for people: that it is refused must not cost more than a try now and then.
+#[test]
+fn a_refused_condition_waiting_is_repeated_with_pauses() {
+    let mut toy = draining(1, 1);
+    let mut rollout = toy.rollout.clone();
+    let mut now = toy.now;
+    let mut writes = 0;
+    let pods = |n: usize| {
+        fsm::input::DrainReport::Pods(vec![fsm::input::BlockedPod {
+            pod: format!("shop/{n}"),
+            why: Some("no".into()),
+        }])
+    };
+    let attempt = toy.record("w1").attempt;
+    for n in 0..300 {
+        now = now + Seconds(1);
+        let mut inputs = vec![fsm::Input::Drain {
+            node: "w1".into(),
+            attempt,
+            report: pods(n),
+        }];
+        while let Some(input) = inputs.pop() {
+            for command in rollout.handle(now, input) {
+                if let Command::Waiting { node, .. } = command {
+                    writes += 1;
+                    assert!(writes < 100, "it is written without a pause");
+                    let outcome = Outcome::Refused("no".into());
+                    inputs.push(fsm::Input::WaitingDone { node, outcome });
+                }
+            }
+        }
+    }
+    assert!(writes > 1, "{writes}");
+    toy.run(1);
+}
