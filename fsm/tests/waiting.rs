@@ -363,3 +363,22 @@ fn the_way_of_an_update_is_kept_until_the_next_one() {
         assert!(toy.now.since(kept.path[0].at) < 120_000, "of this update");
     }
 }
+
+/// What a restart finds in an annotation may be over long ago: it takes no room to stage.
+#[test]
+fn room_to_stage_is_kept_after_a_restart() {
+    let mut toy = Toy::new(3, 1);
+    toy.edit_pool("p", |pool| {
+        pool.spec.max_concurrent_staging = Some(Amount::Count(1));
+    });
+    toy.run(60);
+    toy.start();
+    for host in ["w1", "w2", "w3"] {
+        toy.host(host).silent = true;
+    }
+    toy.want(2);
+    toy.settle();
+    let told = toy.bootc.values();
+    let told = told.filter(|bootc| bootc.spec.image == Some(image(2)));
+    assert_eq!(told.count(), 1);
+}

@@ -250,7 +250,7 @@ impl Rollout {
             wanted_since: place.wanted_since,
             contested: !place.quarrel.is_empty() && place.wanted != Wanted::Left,
             granted: grant == Grant::Slot,
-            room: place.unlimited || grant == Grant::Room || record.state == State::Staging,
+            room: place.unlimited || grant == Grant::Room || stages(node, record),
             halted: place.halted,
             halted_ms: place.halted_for - halted_before,
             retry: place.retry,
@@ -262,6 +262,14 @@ impl Rollout {
             wake: Cell::new(None),
         }
     }
+}
+
+/// Does it take room already? (After a restart a record says so of a node that is done as well.)
+fn stages(node: &Node, record: &Record) -> bool {
+    let report = node.bootc.as_ref().and_then(|bootc| bootc.report.as_ref());
+    let booted = report.and_then(|report| report.booted.as_ref());
+    let done = booted.zip(record.image.as_ref());
+    record.state == State::Staging && !done.is_some_and(|(booted, image)| booted.is(image))
 }
 
 pub(super) fn site<'a>(node: &'a Node, place: &'a Place) -> Site<'a> {

@@ -227,6 +227,7 @@ pub fn decide(record: &Record, facts: &Facts<'_>) -> Outcome {
         extras: &extras,
         bootc: Some(&bootc),
         kept: Some(record),
+        doubtful: false,
     };
     let after = step(record, facts, |next| {
         !effects(next, facts, &site).is_empty()
