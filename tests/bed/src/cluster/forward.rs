@@ -58,7 +58,7 @@ async fn pass(mut client: TcpStream, target: SocketAddrV4, mut gate: Gate) {
 
 async fn closed(gate: &mut Gate) {
     if gate.wait_for(|open| !open).await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
