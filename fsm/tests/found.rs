@@ -58,6 +58,13 @@ fn refused_writes_of_two_slot_holders_are_repeated_with_pauses_and_for_ever() {
 fn a_deleted_pool_stays_while_a_bootcnode_of_it_is_made() {
     for seed in 0..20 {
         let mut toy = Toy::new(3, seed);
+        let makes = |it: &Effect| matches!(it, Effect::Create { .. });
+        let made = |toy: &Toy| {
+            let decided =
+                |it: &Command| matches!(it, Command::Decide(it) if it.effects.iter().any(makes));
+            toy.commands.iter().any(decided)
+        };
+        assert!(toy.until(made), "seed {seed}");
         toy.edit_pool("p", |pool| pool.deleting = true);
         toy.run(60);
         for command in &toy.commands {

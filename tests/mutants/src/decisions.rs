@@ -70,8 +70,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "doubt-not-settled",
         file: "fsm/src/node/effects.rs",
-        old: "(site.doubtful || !is_written(bootc, &write, site.kept)).then_some",
-        new: "(!is_written(bootc, &write, site.kept)).then_some",
+        old: "(site.doubtful || !is_written(bootc, &write, site.kept))",
+        new: "(!is_written(bootc, &write, site.kept))",
         why: "a slot whose write got no answer is held by nobody for ever",
         test: FSM,
     },
@@ -289,7 +289,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         old: "        owned: [cordoned_by, flight, created].contains(&Some(pool)),",
         new: "        owned: cordoned_by == Some(pool),",
         why: "a deleted pool goes while a BootcNode of it is being made",
-        test: FSM,
+        test: SIMULATION,
     },
     Mutant {
         name: "finalizer-goes-at-once",
