@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use super::{
     Key, Rollout,
-    entry::{Flight, Node},
+    entry::{Flight, Hold, Node},
     grants::Grant,
     place::Place,
 };
@@ -14,8 +14,7 @@ use crate::{
     node::{
         self, Drain, DrainStage, Facts, Record, State, Wanted,
         effects::{self, Site},
-        health,
-        rebuild,
+        health, rebuild,
     },
     time::{Seconds, Timestamp},
 };

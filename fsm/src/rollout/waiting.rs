@@ -2,7 +2,7 @@
 //! same wait not more often than every 30 seconds. That a wait is over is said at once, and another
 //! cause as soon as it has lasted: a node that is drained must not seem to wait for its slot.
 
-use super::{Rollout, entry::Node, nodes::earliest, place::Place};
+use super::{Rollout, entry::Node, nodes::earliest, outcome::back_off_of, place::Place};
 use crate::{
     command::Command,
     input::Outcome,
