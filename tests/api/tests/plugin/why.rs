@@ -140,7 +140,7 @@ async fn a_halt_names_the_unhealthy_nodes(suite: Arc<Suite>, stage: Shared) -> R
         .until(
             "why why-halt-1",
             2,
-            &["NotReady: ", "the Node's Ready is False"],
+            &["NotReady: ", "the Node's Ready is Unknown"],
         )
         .await?;
     fleet.plan_all(|plan| plan.boot = Boot::Go);
