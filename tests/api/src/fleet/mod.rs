@@ -243,15 +243,19 @@ impl Fleet {
         self.patch_node(n, spec).await
     }
 
-    /// Makes a node Ready or not, in the boot that its host is in.
+    /// Makes a node Ready or not. In which boot it is its host says: that may be on its way.
     pub async fn node_ready(&self, n: usize, is_ready: bool) -> Result<()> {
-        let name = self.node(n);
-        let status = if is_ready { "True" } else { "False" };
-        let patch = Patch::Merge(hosts::ready(status, &self.played.boot(&name)));
+        let mut status = hosts::ready(if is_ready { "True" } else { "False" }, "");
+        if let Some(status) = status["status"].as_object_mut() {
+            status.remove("nodeInfo");
+        }
+        self.node_status(n, status).await
+    }
+
+    async fn node_status(&self, n: usize, status: Value) -> Result<()> {
         let nodes = Api::<Node>::all(self.client());
-        nodes
-            .patch_status(&name, &PatchParams::default(), &patch)
-            .await?;
+        let (params, patch) = (PatchParams::default(), Patch::Merge(status));
+        nodes.patch_status(&self.node(n), &params, &patch).await?;
         Ok(())
     }
 
@@ -297,8 +301,10 @@ impl Fleet {
 
     /// Somebody on host `n` boots this image, as `bootc rollback` and a reboot would.
     pub async fn boot_into(&self, n: usize, image: char) -> Result<()> {
-        self.played.boot_into(&self.node(n), &reference(image));
-        self.node_ready(n, true).await
+        let name = self.node(n);
+        self.played.boot_into(&name, &reference(image));
+        let status = hosts::ready("True", &self.played.boot(&name));
+        self.node_status(n, status).await
     }
 
     /// Somebody on host `n` drops the staged image; its plan says what the agent does about that.
