@@ -119,6 +119,14 @@ struct OneNode {
 }
 
 impl OneNode {
+    fn take_slot(&mut self) {
+        self.record.state = State::Cordoned;
+        self.record.slot = Some(Slot {
+            was_cordoned: false,
+            since: now(),
+        });
+    }
+
     fn commit(&self) -> Effect {
         Effect::Commit(NodeWrite {
             spec: self.spec.clone(),
@@ -135,21 +143,21 @@ impl Pass {
     async fn node(self: Arc<Self>, n: usize, node: Stamp) -> Result<()> {
         let mut one = self.begin(n, node);
         let image = self.image.as_str();
-        self.write(&mut one, |one| one.commit()).await?;
+        self.write(&mut one, OneNode::commit).await?;
         self.hosts.until_staged(n, image).await?;
         let slot = self.slots.acquire().await?;
-        self.take_slot(&mut one);
-        self.write(&mut one, |one| one.commit()).await?;
+        one.take_slot();
+        self.write(&mut one, OneNode::commit).await?;
         let by = nodes::POOL.into();
         self.write(&mut one, |_| Effect::Cordon { by }).await?;
         self.approve(&mut one)?;
-        self.write(&mut one, |one| one.commit()).await?;
+        self.write(&mut one, OneNode::commit).await?;
         self.hosts.until_runs(n, image).await?;
         one.node.version = self.hosts.node_version(n)?.to_string();
         self.write(&mut one, |_| Effect::Uncordon).await?;
         one.record.state = State::Idle;
         one.record.slot = None;
-        self.write(&mut one, |one| one.commit()).await?;
+        self.write(&mut one, OneNode::commit).await?;
         drop(slot);
         Ok(())
     }
@@ -174,14 +182,6 @@ impl Pass {
             },
             node,
         }
-    }
-
-    fn take_slot(&self, one: &mut OneNode) {
-        one.record.state = State::Cordoned;
-        one.record.slot = Some(Slot {
-            was_cordoned: false,
-            since: now(),
-        });
     }
 
     fn approve(&self, one: &mut OneNode) -> Result<()> {
@@ -239,7 +239,7 @@ impl Pass {
             Some(Body::Strategic(patch)) => Patch::Strategic(patch),
             other => anyhow::bail!("no patch: {other:?}"),
         };
-        let path = match kind {
+        let of_kind = match kind {
             Kind::Node => wire::NODES,
             Kind::BootcNode => wire::BOOTC_NODES,
         };
@@ -247,7 +247,7 @@ impl Pass {
             field_manager: Some(crd::names::FIELD_MANAGER_OPERATOR.to_owned()),
             ..PatchParams::default()
         };
-        let request = Request::new(path).patch(name.as_str(), &params, &patch)?;
+        let request = Request::new(of_kind).patch(name.as_str(), &params, &patch)?;
         let object: Object<Nothing> = self.client.request(request).await?;
         Ok(object.metadata)
     }

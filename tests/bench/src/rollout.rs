@@ -175,13 +175,13 @@ fn say(pass: &Pass, who: &str, size: usize) {
     ));
 }
 
-impl Measured {
-    fn of(&self, passes: &[Pass], value: impl Fn(&Pass) -> f64) -> f64 {
-        median(passes.iter().map(value))
-    }
+fn of(passes: &[Pass], value: impl Fn(&Pass) -> f64) -> f64 {
+    median(passes.iter().map(value))
+}
 
+impl Measured {
     fn a_node(&self, passes: &[Pass], value: impl Fn(&Pass) -> f64) -> f64 {
-        self.of(passes, value) / number(self.size as u64)
+        of(passes, value) / number(self.size as u64)
     }
 
     fn cpu(&self, passes: &[Pass]) -> f64 {
@@ -207,10 +207,10 @@ pub(crate) fn table(all: &[Measured]) -> Table {
     ]);
     let first = all.first().map_or(0.0, |first| first.cpu(&first.operator));
     for it in all {
-        let wall = |passes: &[Pass]| it.of(passes, |pass| pass.wall.as_secs_f64());
+        let wall = |passes: &[Pass]| of(passes, |pass| pass.wall.as_secs_f64());
         let patches = |passes: &[Pass]| it.a_node(passes, |pass| number(pass.asked.patches()));
         let requests = |passes: &[Pass]| it.a_node(passes, |pass| number(pass.asked.requests()));
-        let conflicts = |passes: &[Pass]| it.of(passes, |pass| number(pass.asked.conflicts()));
+        let conflicts = |passes: &[Pass]| of(passes, |pass| number(pass.asked.conflicts()));
         let (floor, operator) = (&it.floor, &it.operator);
         table.row([
             it.size.to_string(),

@@ -31,7 +31,7 @@ use super::{
 };
 
 /// How long it may take until the next host is where it should be.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// All hosts of a cluster. Dropped, they stop.
 pub(crate) struct Hosts {
@@ -186,7 +186,7 @@ impl Hosts {
 
     async fn until_one(&self, n: usize, is_there: impl Fn(&Host) -> bool) -> Result<()> {
         let mut changed = self.shared.each(n)?.subscribe();
-        let is_there = |_: &()| self.shared.host(n).is_ok_and(|host| is_there(&host));
+        let is_there = |(): &()| self.shared.host(n).is_ok_and(|host| is_there(&host));
         let wait = timeout(PATIENCE, changed.wait_for(is_there));
         let _ = wait.await.with_context(|| format!("host {n} is stuck"))??;
         Ok(())
@@ -336,13 +336,13 @@ impl Shared {
 
     async fn status(
         &self,
-        path: &str,
+        kind: &str,
         n: usize,
         params: &PatchParams,
         patch: &Patch<Value>,
     ) -> Result<u64> {
         let request =
-            Request::new(path).patch_subresource("status", &nodes::name(n), params, patch)?;
+            Request::new(kind).patch_subresource("status", &nodes::name(n), params, patch)?;
         let object: Object<Nothing> = self.client.request(request).await?;
         Ok(object.metadata.version())
     }
