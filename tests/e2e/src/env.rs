@@ -153,8 +153,8 @@ impl Env {
             bink,
             images,
             nodes,
-            dir,
             stop,
+            dir,
         };
         env.all_ready().await?;
         if config.install {
