@@ -39,6 +39,10 @@ pub enum Boot {
 }
 
 /// What a host will do.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent wishes, not a state"
+)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Plan {
     /// When it shall stage.

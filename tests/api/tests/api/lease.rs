@@ -146,11 +146,11 @@ async fn lost_answers(suite: Arc<Suite>) -> Result<()> {
         let (sender, lost, is_write) = (sender.clone(), lost.clone(), request.method() == "PUT");
         async move {
             let answer = sender.send(request).await?;
-            let lose = |left: usize| left.checked_sub(1);
+            let one_less = |left: usize| left.checked_sub(1);
             let loses = is_write && answer.status().is_success();
             if loses
                 && lost
-                    .fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose)
+                    .fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less)
                     .is_ok()
             {
                 let reset = io::Error::from(io::ErrorKind::ConnectionReset);

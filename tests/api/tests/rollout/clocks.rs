@@ -78,8 +78,8 @@ async fn pass(suite: &Suite, fleet: &Fleet, nodes: &[usize], by: Duration) -> Re
             let before = record.clone();
             move_back(&mut record, by);
             ensure!(record != before, "no moment in {record}");
-            let note = json!({ names::ANNOTATION_ROLLOUT: record.to_string() });
-            let patch = Patch::Merge(json!({ "metadata": { "annotations": note } }));
+            let kept = json!({ names::ANNOTATION_ROLLOUT: record.to_string() });
+            let patch = Patch::Merge(json!({ "metadata": { "annotations": kept } }));
             api.patch(&fleet.node(*n), &PatchParams::default(), &patch)
                 .await?;
         }
