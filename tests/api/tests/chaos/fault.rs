@@ -105,12 +105,12 @@ impl Script {
     }
 
     /// Notes a request; answers what goes wrong with it.
-    fn next(&self, name: String) -> Option<How> {
+    fn next(&self, name: &str) -> Option<How> {
         let mut state = self.state();
         if state.ended {
             return None;
         }
-        let count = state.counts.entry(name.clone()).or_default();
+        let count = state.counts.entry(name.to_owned()).or_default();
         *count += 1;
         let call = format!("{name} #{count}");
         let how = self.fault.as_ref().filter(|(struck, _)| *struck == call);
@@ -152,7 +152,7 @@ impl Process {
             let (process, sender) = (process.clone(), sender.clone());
             async move {
                 let name = call::name(&process.actor, &process.run, &request);
-                let how = process.script.next(name);
+                let how = process.script.next(&name);
                 process.carry_out(how, &sender, request).await
             }
         });

@@ -39,7 +39,7 @@ const SAMPLE: usize = 120;
 fn main() -> ExitCode {
     suite::run("chaos", AT_ONCE, start(), async |suite| {
         let operator = suite.client_of(Account::OPERATOR, None).await?;
-        let all = schedules(&calls(suite, &operator).await?);
+        let all = schedules(&Box::pin(calls(suite, &operator)).await?);
         let chosen = sample(all)?;
         bed::progress::say(format_args!("{} runs", chosen.len()));
         let trial = |(number, (call, how))| trial(suite, &operator, number, call, how);
