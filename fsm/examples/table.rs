@@ -120,6 +120,7 @@ fn row(from: State, event: Event) -> Option<Row> {
         extras: &Extras::default(),
         bootc: Some(&bootc),
         kept: Some(&record),
+        doubtful: false,
     };
     let effects = effects(&after, &facts, &site).iter().map(text).collect();
     Some(Row {
