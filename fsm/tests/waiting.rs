@@ -335,7 +335,7 @@ fn a_node_that_no_pool_can_take_says_why() {
     assert_eq!(label(&toy, "w1"), Some("NodeConflict"));
     let mut toy = Toy::new(0, 1);
     toy.edit_pool("p", |pool| {
-        pool.spec.image = ImageRef::Invalid("no digest".into())
+        pool.spec.image = ImageRef::Invalid("no digest".into());
     });
     toy.add_node("w1", &["p"]);
     toy.add_node("w2", &[]);

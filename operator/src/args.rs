@@ -10,7 +10,11 @@ use clap::{Parser, Subcommand, ValueEnum};
 ///
 /// In a pod it uses the pod's service account, outside of one it uses KUBECONFIG.
 #[derive(Clone, Debug, Parser, PartialEq, Eq)]
-#[command(name = "bootc-operator", version, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "bootc-operator",
+    version,
+    args_conflicts_with_subcommands = true
+)]
 pub struct Args {
     /// What to do instead of running the operator
     #[command(subcommand)]

@@ -67,10 +67,6 @@ pub enum WaitingOn {
 
 /// What the pool knows of it.
 #[derive(Clone, Copy, Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "independent facts, not a state"
-)]
 pub struct Outside<'a> {
     /// The node's pool.
     pub pool: &'a PoolName,

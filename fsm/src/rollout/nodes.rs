@@ -36,7 +36,7 @@ impl Rollout {
         let again = node.maybe_slot && self.may_still_have_slot(&node, &place);
         let grant = if again { Grant::Slot } else { grant };
         let mut wake = None;
-        if self.may_decide(&node, &place, &mut wake) {
+        if may_decide(&node, &place, &mut wake) {
             self.decide(name, &mut node, &place, grant, &mut wake);
         }
         self.count(name, &mut node, &place, &mut wake);
@@ -57,14 +57,6 @@ impl Rollout {
         let facts = self.facts(node, place, record, Grant::None);
         let problem = health::problem(record, &facts, None);
         place.slots_are_given && health::is_candidate(record, &facts, problem.as_ref())
-    }
-
-    fn may_decide(&self, node: &Node, place: &Place, wake: &mut Option<Timestamp>) -> bool {
-        if let Some((at, _)) = node.created {
-            *wake = Some(at + CREATED_SHOWS);
-            return false;
-        }
-        node.flight.is_none() && place.ready
     }
 
     fn decide(
@@ -305,4 +297,12 @@ pub(super) fn same_effects(a: &[Effect], b: &[Effect]) -> bool {
         (a, b) => a == b,
     };
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+}
+
+fn may_decide(node: &Node, place: &Place, wake: &mut Option<Timestamp>) -> bool {
+    if let Some((at, _)) = node.created {
+        *wake = Some(at + CREATED_SHOWS);
+        return false;
+    }
+    node.flight.is_none() && place.ready
 }

@@ -139,6 +139,10 @@ fn drains() -> Vec<Option<Drain>> {
 }
 
 /// What the pool makes of the node.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not a state"
+)]
 struct Wish {
     wanted: Wanted,
     contested: bool,

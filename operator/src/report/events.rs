@@ -269,10 +269,10 @@ mod tests {
         index
     }
 
-    fn built(about: About) -> Event {
+    fn built(about: &About) -> Event {
         event(
             &notice(about.clone(), "a note"),
-            objects(&about, &index()),
+            objects(about, &index()),
             "me",
             Timestamp::UNIX_EPOCH,
         )
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn an_event_names_its_object_and_the_pool() {
-        let event = built(About::Node("w1".into(), Some("workers".into())));
+        let event = built(&About::Node("w1".into(), Some("workers".into())));
         let (regarding, related) = (event.regarding.unwrap(), event.related.unwrap());
         assert_eq!(regarding.kind.as_deref(), Some("BootcNode"));
         assert_eq!(regarding.uid.as_deref(), Some("b1"));
@@ -292,10 +292,10 @@ mod tests {
 
     #[test]
     fn a_node_without_a_bootcnode_is_named_itself() {
-        let regarding = built(About::Node("w2".into(), None)).regarding.unwrap();
+        let regarding = built(&About::Node("w2".into(), None)).regarding.unwrap();
         assert_eq!(regarding.kind.as_deref(), Some("Node"));
         assert_eq!(regarding.uid.as_deref(), Some("n2"));
-        let regarding = built(About::Pool("workers".into())).regarding.unwrap();
+        let regarding = built(&About::Pool("workers".into())).regarding.unwrap();
         assert_eq!(regarding.kind.as_deref(), Some("BootcNodePool"));
     }
 

@@ -203,16 +203,15 @@ mod tests {
             async move {
                 let body = request.into_body().collect_bytes().await?;
                 let review: serde_json::Value = serde_json::from_slice(&body)?;
-                let status = match review["spec"]["token"].as_str() {
-                    Some(token) => json!({
+                let status = if let Some(token) = review["spec"]["token"].as_str() {
+                    json!({
                         "authenticated": token == "good" || token == "other",
                         "user": { "username": token },
-                    }),
-                    None => {
-                        let wanted = json!({ "path": "/metrics", "verb": "get" });
-                        assert_eq!(review["spec"]["nonResourceAttributes"], wanted);
-                        json!({ "allowed": review["spec"]["user"] == "good" })
-                    }
+                    })
+                } else {
+                    let wanted = json!({ "path": "/metrics", "verb": "get" });
+                    assert_eq!(review["spec"]["nonResourceAttributes"], wanted);
+                    json!({ "allowed": review["spec"]["user"] == "good" })
                 };
                 let mut answer = review;
                 answer["status"] = status;

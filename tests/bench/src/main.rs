@@ -180,7 +180,10 @@ async fn all(sizes: &Sizes) -> Result<()> {
 
 async fn rollouts(sizes: &Sizes, with_floor: bool) -> Result<()> {
     let all = rollout::measure(&sizes.nodes, sizes.repeat, with_floor).await;
-    let memory = all.as_ref().map(|all| rollout::memory(all)).map_err(|error| anyhow!("{error:#}"));
+    let memory = all
+        .as_ref()
+        .map(|all| rollout::memory(all))
+        .map_err(|error| anyhow!("{error:#}"));
     if with_floor {
         tell("rollout", all.map(|all| rollout::table(&all)))?;
     }

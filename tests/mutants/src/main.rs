@@ -2,7 +2,7 @@
 //! `cargo run -p mutants`, or `-- --only NAME`.
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     fs,
     io::Write as _,
     os::unix::process::CommandExt as _,
@@ -130,9 +130,8 @@ impl Tree {
 
     /// Without an error the tests pass: else nothing is learned.
     fn check(&self, mutants: &[Mutant]) -> Result<()> {
-        let mut tests: BTreeMap<&str, ()> = BTreeMap::new();
-        tests.extend(mutants.iter().map(|mutant| (mutant.test, ())));
-        for test in tests.keys() {
+        let tests: BTreeSet<&str> = mutants.iter().map(|mutant| mutant.test).collect();
+        for test in tests {
             println!("cargo test {test}, without an error …");
             ensure!(self.builds(test)?, "cargo test {test} does not build");
             let ended = self.cargo(test, &[])?;

@@ -217,7 +217,7 @@ impl World {
                 && booted.is_some_and(|booted| booted.is(image))
         });
         let done = self.edit(pool, |pool| {
-            pool.spec.image = ImageRef::Pinned(image.clone())
+            pool.spec.image = ImageRef::Pinned(image.clone());
         });
         self.mark(done && back, Mark::RetargetedBack);
         done

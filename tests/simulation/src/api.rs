@@ -205,6 +205,7 @@ pub(crate) enum Target {
 
 /// What is written.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "few are on their way at a time")]
 pub(crate) enum What {
     Effect(Effect),
     Pool(PoolWrite),

@@ -62,6 +62,10 @@ pub(crate) enum Power {
 
 /// A host.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not a state"
+)]
 pub(crate) struct Host {
     pub(crate) name: NodeName,
     pub(crate) power: Power,

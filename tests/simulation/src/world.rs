@@ -201,7 +201,7 @@ impl World {
 
     fn next_wake(&self) -> Option<Timestamp> {
         let now = self.cluster.now;
-        let agents = self.agents.iter().filter_map(|(_, agent)| agent.wakes(now));
+        let agents = self.agents.values().filter_map(|agent| agent.wakes(now));
         let powers = self
             .cluster
             .hosts

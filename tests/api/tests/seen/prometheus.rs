@@ -3,6 +3,7 @@
 
 use std::{
     ffi::OsString,
+    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -198,7 +199,10 @@ async fn ask(url: String) -> Result<Value> {
 }
 
 async fn answered(port: u16, query: &str) -> Result<()> {
-    let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let encoded = query.bytes().fold(String::new(), |mut all, byte| {
+        let _ = write!(all, "%{byte:02X}");
+        all
+    });
     let look = || {
         let url = format!("http://127.0.0.1:{port}/api/v1/query?query={encoded}");
         async move {

@@ -31,7 +31,7 @@ use super::{
 };
 
 /// How long it may take until the next host is where it should be.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// All hosts of a cluster. Dropped, they stop.
 pub(crate) struct Hosts {

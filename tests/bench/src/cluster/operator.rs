@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 use crate::process::{Cpu, Memory};
 
 /// How long it may take to have the cluster in view.
-const SYNC: Duration = Duration::from_mins(2);
+const SYNC: Duration = Duration::from_secs(120);
 /// How long it may take to end.
 const END: Duration = Duration::from_secs(10);
 /// How often a wait looks again.
