@@ -15,7 +15,7 @@ use fsm::{
     host::{self, News, Record},
     input::Outcome,
     time::Seconds,
-    view::Amount,
+    view::{Amount, Kept},
 };
 use toy::Toy;
 
@@ -192,4 +192,81 @@ fn a_refused_condition_waiting_is_repeated_with_pauses() {
     }
     assert!(writes > 1, "{writes}");
     toy.run(1);
+}
+
+/// A cluster of one node whose approval was written, of which the operator got no answer and has no
+/// news yet. News of what `change` does come first.
+fn approved_unheard(change: impl FnOnce(&mut Toy)) -> Toy {
+    let mut toy = draining(1, 1);
+    toy.refuse
+        .insert("w1".into(), Outcome::Failed("no answer".into()));
+    toy.commands.clear();
+    toy.unblock("w1");
+    let approves = |effect: &Effect| match effect {
+        Effect::Commit(write) if write.spec.booted => Some(write.clone()),
+        _ => None,
+    };
+    let approval = |toy: &Toy| {
+        toy.commands.iter().find_map(|it| match it {
+            Command::Decide(it) => it.effects.iter().find_map(approves),
+            _ => None,
+        })
+    };
+    assert!(toy.until(|toy| approval(toy).is_some()));
+    toy.settle_news();
+    toy.refuse.clear();
+    let write = approval(&toy).unwrap();
+    toy.commands.clear();
+    change(&mut toy);
+    toy.edit_bootc("w1", |bootc| {
+        bootc.generation += 1;
+        bootc.spec = write.spec;
+        bootc.kept = Kept::Is(Box::new(write.record));
+    });
+    toy
+}
+
+/// It was uncordoned first, and could reboot with new pods on it.
+#[test]
+fn an_approval_without_an_answer_is_taken_back_before_the_cordon_of_a_node_that_leaves() {
+    let mut toy = approved_unheard(|toy| toy.edit_pool("p", |pool| pool.deleting = true));
+    toy.run(60);
+    let effects: Vec<&Effect> = toy
+        .commands
+        .iter()
+        .filter_map(|it| match it {
+            Command::Decide(it) => Some(&it.effects),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    let first = |what: Effect| effects.iter().position(|it| **it == what).unwrap();
+    assert!(
+        first(Effect::Delete) < first(Effect::Uncordon),
+        "{effects:?}"
+    );
+    assert!(toy.pools.is_empty() && toy.bootc.is_empty());
+}
+
+/// The same where the node stays and only its slot goes.
+#[test]
+fn an_approval_without_an_answer_is_settled_before_a_slot_is_given_back() {
+    let mut toy = approved_unheard(|toy| {
+        toy.add_pool("q", toy::pool_spec(toy::image(2)));
+        toy.edit_node("w1", |node| {
+            node.claims.insert("q".into());
+        });
+    });
+    while toy.host("w1").reboots == 0 {
+        let name = "w1".into();
+        let (node, bootc) = (&toy.nodes[&name], &toy.bootc[&name]);
+        assert!(bootc.spec.booted && node.cordoned, "{}", toy.log.join("\n"));
+        assert!(toy.step(), "it never reboots");
+    }
+    toy.edit_node("w1", |node| {
+        node.claims.remove(&"q".into());
+    });
+    toy.edit_pool("q", |pool| pool.deleting = true);
+    toy.run(600);
+    toy.assert_all_run(2);
 }

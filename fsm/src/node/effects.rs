@@ -1,8 +1,9 @@
 //! What has to be done: the difference between what a record says and what is so.
 //!
 //! In the order release, commit, acquire: the cordon is taken back before the write that forgets
-//! it, the drain starts after the write that claims it. Only an approval that may still be acted on
-//! goes before its cordon. Everything may be said again after a crash.
+//! it, the drain starts after the write that claims it. Only an approval that may still be acted on,
+//! or may have been given by a write without an answer, goes before its cordon. Everything may be
+//! said again after a crash.
 
 use super::{
     facts::{DrainStage, Facts},
@@ -56,6 +57,9 @@ pub fn effects(record: &Record, facts: &Facts<'_>, site: &Site<'_>) -> Vec<Effec
         all.extend(commit);
     }
     all.extend(acquire(record, facts, site.owner.map(|owner| &owner.pool)));
+    if record.state == State::Leaving && site.doubtful {
+        all.sort_by_key(|effect| *effect != Effect::Delete);
+    }
     all
 }
 

@@ -78,6 +78,13 @@ impl Rollout {
         let site = site(node, place);
         let effects_of = |record: &Record| effects::effects(record, &facts, &site);
         let next = node::step(&record, &facts, |record| !effects_of(record).is_empty());
+        // A write without an answer may have been an approval: that is settled before the cordon goes.
+        let frees = record.slot.is_some() && next.slot.is_none();
+        let next = if node.maybe_slot && frees {
+            record
+        } else {
+            next
+        };
         let effects = effects_of(&next);
         earliest(wake, facts.wake.get());
         self.proceed(name, node, place, next, effects, grant, wake);
