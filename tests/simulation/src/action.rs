@@ -250,7 +250,11 @@ fn trouble(kind: u8, rng: &mut Rng) -> Action {
         4 => match rng.u8(..4) {
             0 => Action::Registry { down: coin },
             1 => Action::Typo { pool },
-            2 => Action::Secret { pool, named: coin },
+            // More often named than not: a change of its content is nothing to a pool that names none.
+            2 => Action::Secret {
+                pool,
+                named: coin || image > 1,
+            },
             _ => Action::SecretContent,
         },
         5 => Action::Pause { pool, paused: coin },
