@@ -181,6 +181,9 @@ impl World {
         };
         let host = self.cluster.hosts.get_mut(&node_name(node))?;
         let done = on_host(host, action);
+        if done && matches!(action, Action::AdminRollback { .. }) {
+            self.cluster.guard.dropped(&node_name(node));
+        }
         if let Some(mark) = mark {
             return Some(self.mark(done, mark));
         }

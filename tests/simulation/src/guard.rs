@@ -31,6 +31,8 @@ struct Memory {
     drained: bool,
     /// What the agent has just read again.
     confirmed: Option<BootcNode>,
+    /// An admin's rollback has dropped what was staged since the agent last looked.
+    dropped: bool,
     /// The image that it fell back from, and the newest wish for another try when that was approved;
     /// unless another image was wanted since.
     fell_back: Option<(String, Option<Timestamp>)>,
@@ -411,7 +413,14 @@ impl Guard {
 
     /// The agent has read everything again.
     pub(crate) fn confirmed(&mut self, name: &NodeName, node: &BootcNode) {
-        self.node(name).confirmed = Some(node.clone());
+        let memory = self.node(name);
+        memory.confirmed = Some(node.clone());
+        memory.dropped = false;
+    }
+
+    /// An admin's rollback drops what is staged.
+    pub(crate) fn dropped(&mut self, name: &NodeName) {
+        self.node(name).dropped = true;
     }
 
     /// The agent is about to do something on the host.
@@ -441,6 +450,7 @@ impl Guard {
             memory.fell_back.clone(),
             memory.asked_in.replace(boot.clone()),
         );
+        let dropped = memory.dropped;
         let Some(BootcNode { view, status }) = memory.confirmed.take() else {
             return self.fail(|| format!("(3) {name} reboots and has not just read that it may"));
         };
@@ -457,7 +467,7 @@ impl Guard {
         // An admin's hand between the last look and the request is not to be seen.
         let ours =
             |it: &crate::host::Staged| it.foreign || (it.disk.image.digest == digest && !it.locked);
-        if !staged.is_some_and(ours) {
+        if !staged.map_or(dropped, ours) {
             self.fail(|| format!("(3) {name} reboots into {image}, and {staged:?} is staged"));
         }
         if !view.in_reboot_slot {
