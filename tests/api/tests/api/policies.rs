@@ -86,7 +86,7 @@ async fn given(suite: &Suite, name: &str) -> Result<Api<BootcNode>> {
 }
 
 async fn agent_own_status(suite: Arc<Suite>) -> Result<()> {
-    let operator = given(&suite, "policy-own").await?;
+    given(&suite, "policy-own").await?;
     given(&suite, "policy-other").await?;
     hosts::node(&suite.admin, "policy-own", json!({})).await?;
     let agent = agent_on(&suite, "policy-own").await?;
@@ -96,7 +96,7 @@ async fn agent_own_status(suite: Arc<Suite>) -> Result<()> {
         report(&agent, "policy-other").await,
         "the agent of node policy-own may not write BootcNode policy-other",
     )?;
-    let other = operator.get("policy-other").await?;
+    let other = nodes(&suite.admin).get("policy-other").await?;
     ensure!(other.status.is_none(), "{other:?}");
     // Beside the status it has no right at all, whosever node it is.
     let approve = json!({ "spec": { "desiredImageState": "Booted" } });
@@ -217,6 +217,7 @@ async fn operator_rights(suite: Arc<Suite>) -> Result<()> {
         ("delete", GROUP, "bootcnodes", "", ""),
         ("patch", GROUP, "bootcnodes/status", "", ""),
         ("create", "events.k8s.io", "events", "default", ""),
+        ("patch", "events.k8s.io", "events", "default", ""),
         ("create", "authentication.k8s.io", "tokenreviews", "", ""),
         ("create", "coordination.k8s.io", "leases", OURS, ""),
         (
@@ -236,7 +237,7 @@ async fn operator_rights(suite: Arc<Suite>) -> Result<()> {
         ("patch", "", "nodes/status", "", ""),
         ("get", GROUP, "bootcnodes", "", ""),
         ("get", GROUP, "bootcnodepools", "", ""),
-        ("patch", "events.k8s.io", "events", "default", ""),
+        ("delete", "events.k8s.io", "events", "default", ""),
         ("delete", "", "pods", "default", ""),
         ("create", "", "pods", OURS, ""),
         ("create", "", "pods/exec", names::NAMESPACE_AGENT, ""),

@@ -189,6 +189,7 @@ fn full_node() -> Value {
                 "boot": "8d3f0e5c-91d5-4b6d-8f4e-0c1f6a7f5d11",
                 "time": "2026-01-01T00:00:00Z",
                 "rollback": { "checksum": "abc", "serial": 1 },
+                "retry": "2025-12-31T00:00:00.000000Z",
             },
             "steps": [{ "name": "Staging", "start": "2026-01-01T00:00:00.123000Z", "end": "2026-01-01T00:01:00.000000Z" }],
             "conditions": [condition("Idle"), condition("Degraded"), condition("Waiting")],

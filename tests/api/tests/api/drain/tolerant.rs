@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
-use api_tests::{Suite, wait};
-use k8s_openapi::jiff::Timestamp;
+use anyhow::{Context as _, Result, ensure};
+use api_tests::{Suite, kubelet::HOLDS, wait};
+use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use kube::ResourceExt as _;
 use libtest_mimic::Trial;
 use operator::drain::{Note, PodName, Report, Settings};
@@ -42,7 +42,10 @@ async fn comes_back(suite: Arc<Suite>) -> Result<()> {
                 "replicas": 1,
                 "selector": { "matchLabels": { "app": "sticky" } },
                 "template": {
-                    "metadata": { "labels": { "app": "sticky" } },
+                    "metadata": {
+                        "labels": { "app": "sticky" },
+                        "annotations": { HOLDS: "until another one runs" },
+                    },
                     "spec": {
                         "nodeSelector": { "test/node": "drain-back" },
                         "tolerations": tolerations(),
@@ -61,6 +64,10 @@ async fn comes_back(suite: Arc<Suite>) -> Result<()> {
     next_second().await;
     scene.cordoned = Timestamp::now();
     scene.drain();
+    for _ in ["the first", "its replacement"] {
+        let (gone, _) = one_goes_and_one_came(&scene).await?;
+        scene.kill(&gone.name_any()).await?;
+    }
     let stayed = scene.done().await?;
     let evictions = scene.requests.with(&["/eviction"]);
     ensure!(
@@ -75,6 +82,21 @@ async fn comes_back(suite: Arc<Suite>) -> Result<()> {
     );
     ensure!(left[0].metadata.deletion_timestamp.is_none());
     Ok(())
+}
+
+/// Waits until a pod was evicted and the next one is on the node: those two.
+async fn one_goes_and_one_came(scene: &Scene) -> Result<(Pod, Pod)> {
+    wait::until("a pod is evicted and another one there", || async {
+        let (mut going, mut alive): (Vec<_>, Vec<_>) = scene
+            .pods()
+            .await?
+            .into_iter()
+            .partition(|pod| pod.metadata.deletion_timestamp.is_some());
+        ensure!(going.len() == 1 && alive.len() == 1, "{going:?} {alive:?}");
+        let both = going.pop().zip(alive.pop());
+        both.context("there is one of each")
+    })
+    .await
 }
 
 async fn own_pod_last(suite: Arc<Suite>) -> Result<()> {
