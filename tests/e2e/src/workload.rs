@@ -1,6 +1,7 @@
 //! A small web workload with a `PodDisruptionBudget`, and a probe that keeps
 //! asking it while the hosts go down one after the other.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -125,9 +126,9 @@ pub async fn set_budget(env: &Env, pods: usize) -> Result<()> {
 struct Pods {
     /// Pods whose containers are ready, and that are not on their way out.
     ready: usize,
-    /// Times that containers were started again: a pod that was left on a host
+    /// Containers that were started again, and how they had ended: a pod that was left on a host
     /// that went down is, a drained one never.
-    restarts: i32,
+    restarted: BTreeSet<String>,
 }
 
 impl Pods {
@@ -136,17 +137,40 @@ impl Pods {
             .list(&ListParams::default().labels("app=web"))
             .await?;
         let stays = |pod: &&Pod| pod.metadata.deletion_timestamp.is_none();
-        let statuses = pods.iter().filter_map(|pod| pod.status.as_ref());
-        let containers = statuses.filter_map(|status| status.container_statuses.as_ref());
         Ok(Self {
             ready: pods
                 .iter()
                 .filter(stays)
                 .filter(|pod| is_ready(pod))
                 .count(),
-            restarts: containers.flatten().map(|it| it.restart_count).sum(),
+            restarted: pods.iter().filter_map(restarted).collect(),
         })
     }
+}
+
+/// `web-1 on node2: 1 restart, Error, exit code 137, 2026-01-01T00:00:00Z`.
+fn restarted(pod: &Pod) -> Option<String> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    let status = statuses.iter().find(|it| it.restart_count > 0)?;
+    let spec = pod.spec.as_ref();
+    let node = spec.and_then(|spec| spec.node_name.as_deref());
+    let last = status.last_state.as_ref();
+    let end = last.and_then(|state| state.terminated.as_ref());
+    let how = end.map_or("of an unknown end".to_owned(), |end| {
+        let at = end.finished_at.as_ref();
+        format!(
+            "{}, exit code {}, {}",
+            end.reason.as_deref().unwrap_or("no reason"),
+            end.exit_code,
+            at.map_or("no time".to_owned(), |at| at.0.to_string())
+        )
+    });
+    Some(format!(
+        "{} on {}: {} restarts, {how}",
+        pod.name_any(),
+        node.unwrap_or("no node"),
+        status.restart_count
+    ))
 }
 
 /// By the word of its kubelet: the condition Ready is also taken away from the
@@ -177,7 +201,7 @@ pub struct Seen {
     longest: Duration,
     /// Of all times that the pods were counted; `None`: they never were.
     fewest: Option<usize>,
-    restarts: i32,
+    restarted: BTreeSet<String>,
 }
 
 impl Probe {
@@ -202,7 +226,7 @@ async fn probe(client: Client, stopped: watch::Receiver<bool>) -> Seen {
         failed: 0,
         longest: Duration::ZERO,
         fewest: None,
-        restarts: 0,
+        restarted: BTreeSet::new(),
     };
     while !*stopped.borrow() {
         let asked = Instant::now();
@@ -214,7 +238,7 @@ async fn probe(client: Client, stopped: watch::Receiver<bool>) -> Seen {
         if let Ok(Ok(pods)) = timeout(ANSWER, Pods::of(&client)).await {
             let fewest = seen.fewest.unwrap_or(pods.ready);
             seen.fewest = Some(fewest.min(pods.ready));
-            seen.restarts = seen.restarts.max(pods.restarts);
+            seen.restarted.extend(pods.restarted);
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -235,7 +259,7 @@ impl Seen {
     /// Was the budget kept, and did no pod go down with its host?
     #[must_use]
     pub fn within_budget(&self) -> bool {
-        self.fewest.is_some_and(|fewest| fewest >= BUDGET) && self.restarts == 0
+        self.fewest.is_some_and(|fewest| fewest >= BUDGET) && self.restarted.is_empty()
     }
 }
 
@@ -243,10 +267,11 @@ impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "Workload: never fewer than {} of {REPLICAS} pods ready (budget {BUDGET}), {} went down with their hosts; {} of {} requests failed, the slowest took {:.0} ms",
+            "Workload: never fewer than {} of {REPLICAS} pods ready (budget {BUDGET}), {} went down with their hosts {:?}; {} of {} requests failed, the slowest took {:.0} ms",
             self.fewest
                 .map_or("?".to_owned(), |fewest| fewest.to_string()),
-            self.restarts,
+            self.restarted.len(),
+            self.restarted,
             self.failed,
             self.requests,
             self.longest.as_secs_f32() * 1000.0

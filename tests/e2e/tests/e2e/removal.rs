@@ -108,6 +108,12 @@ async fn in_the_documented_order_it_leaves_the_cluster_as_it_was() -> Result<()>
     Ok(())
 }
 
+/// What is said of a node by its condition comes and goes by Kubernetes' own clock.
+const OF_CONDITIONS: [&str; 2] = [
+    "node.kubernetes.io/not-ready",
+    "node.kubernetes.io/unreachable",
+];
+
 /// What an admin says about Nodes: labels, annotations and specs.
 async fn nodes(env: &Env) -> Result<BTreeMap<String, Value>> {
     let all = Api::<Node>::all(env.client.clone())
@@ -116,8 +122,12 @@ async fn nodes(env: &Env) -> Result<BTreeMap<String, Value>> {
     Ok(all
         .iter()
         .map(|node| {
+            let mut spec = node.spec.clone().unwrap_or_default();
+            let mut taints = spec.taints.take().unwrap_or_default();
+            taints.retain(|taint| !OF_CONDITIONS.contains(&taint.key.as_str()));
+            spec.taints = Some(taints);
             let said = json!({
-                "labels": node.labels(), "annotations": node.annotations(), "spec": node.spec,
+                "labels": node.labels(), "annotations": node.annotations(), "spec": spec,
             });
             (node.name_any(), said)
         })
