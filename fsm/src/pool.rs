@@ -45,16 +45,11 @@ impl Bucket {
         (Self::Leaving, "leaving"),
     ];
 
-    /// Those that the message of `UpToDate=False` names, in its order.
-    pub const NAMED: [(Self, &'static str); 7] = [
-        (Self::Pending, "pending"),
-        (Self::Staging, "staging"),
-        (Self::Staged, "staged"),
-        (Self::Draining, "draining"),
-        (Self::Rebooting, "rebooting"),
-        (Self::Verifying, "verifying"),
-        (Self::Degraded, "degraded"),
-    ];
+    /// Is it a part of what the message of `UpToDate=False` tells of those still to be updated?
+    #[must_use]
+    pub fn is_to_do(self) -> bool {
+        !matches!(self, Self::Updated | Self::Leaving)
+    }
 
     /// Where a node in this state stands, if nothing else is to be said of it.
     #[must_use]

@@ -234,6 +234,25 @@ pub struct PoolSpec {
     pub secret: Option<SecretRef>,
 }
 
+impl PoolSpec {
+    /// A spec that says what image is wanted and nothing else: the rest is as the API has it by default.
+    #[must_use]
+    pub fn of(image: ImageRef) -> Self {
+        Self {
+            image,
+            invalid: None,
+            max_unavailable: Amount::Count(1),
+            paused: false,
+            drain_timeout: None,
+            reboot_timeout: None,
+            max_concurrent_staging: None,
+            min_ready: Seconds(0),
+            soft_reboot: false,
+            secret: None,
+        }
+    }
+}
+
 /// `spec.image.ref`, parsed by the operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ImageRef {

@@ -4,11 +4,7 @@ mod toy;
 
 use std::collections::BTreeSet;
 
-use fsm::{
-    Command, Input,
-    command::PoolWrite,
-    input::{BlockedPod, DrainReport},
-};
+use fsm::{Command, Input, command::PoolWrite};
 use toy::Toy;
 
 /// A client that waits for `UpToDate=True` must find every node uncordoned and every slot free: the
@@ -61,16 +57,7 @@ fn the_end_of_a_wait_is_said_at_once() {
         let bootc = &toy.bootc[&"w1".into()];
         bootc.waiting.as_ref().is_some_and(|it| it.waiting)
     };
-    let pods = vec![BlockedPod {
-        pod: "shop/web".into(),
-        why: Some("PodDisruptionBudget shop/web allows 0 disruptions".into()),
-    }];
-    let attempt = toy.record("w1").attempt;
-    toy.feed(Input::Drain {
-        node: "w1".into(),
-        attempt,
-        report: DrainReport::Pods(pods),
-    });
+    toy.says_pods_wait("w1");
     toy.pass(6);
     assert!(waits(&toy), "a wait of more than five seconds is shown");
     let shown = toy.now;

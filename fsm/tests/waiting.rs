@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use every::{Outcome, decide, each};
 use fsm::{
-    Command, Input, PoolName, Record, Timestamp,
-    input::{BlockedPod, DrainReport},
+    Command, PoolName, Record, Timestamp,
+    input::BlockedPod,
     node::{
         Facts, State,
         health::{self, Problem},
@@ -265,16 +265,7 @@ fn condition_event_and_query_say_the_same() {
     toy.blocked.insert("w1".into());
     toy.want(2);
     assert!(toy.until(|toy| toy.record("w1").state == State::Draining));
-    let pods = vec![BlockedPod {
-        pod: "shop/web".into(),
-        why: Some("PodDisruptionBudget shop/web allows 0 disruptions".into()),
-    }];
-    let attempt = toy.record("w1").attempt;
-    toy.feed(Input::Drain {
-        node: "w1".into(),
-        attempt,
-        report: DrainReport::Pods(pods),
-    });
+    toy.says_pods_wait("w1");
     toy.pass(6);
     let wait = toy.rollout.waiting(&"w1".into()).unwrap().clone();
     let shown = toy.bootc[&"w1".into()].waiting.clone().unwrap();

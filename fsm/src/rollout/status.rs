@@ -146,9 +146,10 @@ fn up_to_date(
 
 /// `5/10 updated; 2 staging, 2 staged, 1 draining; w1 waiting for pod shop/a: …`
 fn breakdown(sum: &Sum) -> String {
-    let counts = Bucket::NAMED.map(|(bucket, name)| (sum.count(bucket), name));
-    let rest: Vec<String> = counts
-        .iter()
+    let rest: Vec<String> = Bucket::ALL
+        .into_iter()
+        .filter(|(bucket, _)| bucket.is_to_do())
+        .map(|(bucket, name)| (sum.count(bucket), name))
         .filter(|(count, _)| *count > 0)
         .map(|(count, name)| format!("{count} {name}"))
         .collect();

@@ -18,9 +18,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fsm::{
     Command, Config, Image, Input, NodeName, PoolName, Rollout, State, Timestamp,
-    input::{DrainReport, Outcome},
+    input::{BlockedPod, DrainReport, Outcome},
     time::Seconds,
-    view::{Amount, BootcNodeView, ImageRef, NodeView, PoolSpec, PoolView},
+    view::{BootcNodeView, ImageRef, NodeView, PoolSpec, PoolView},
 };
 
 use host::Host;
@@ -98,18 +98,7 @@ enum News {
 }
 
 pub fn pool_spec(image: Image) -> PoolSpec {
-    PoolSpec {
-        image: ImageRef::Pinned(image),
-        invalid: None,
-        max_unavailable: Amount::Count(1),
-        paused: false,
-        drain_timeout: None,
-        reboot_timeout: None,
-        max_concurrent_staging: None,
-        min_ready: Seconds(0),
-        soft_reboot: false,
-        secret: None,
-    }
+    PoolSpec::of(ImageRef::Pinned(image))
 }
 
 impl Toy {
@@ -329,6 +318,20 @@ impl Toy {
                 assert_eq!(sum, &sum.recount());
             }
         }
+    }
+
+    /// The drain of a node says that the last pod is kept by its budget.
+    pub fn says_pods_wait(&mut self, node: &str) {
+        let pods = vec![BlockedPod {
+            pod: "shop/web".into(),
+            why: Some("PodDisruptionBudget shop/web allows 0 disruptions".into()),
+        }];
+        let attempt = self.record(node).attempt;
+        self.feed(Input::Drain {
+            node: node.into(),
+            attempt,
+            report: DrainReport::Pods(pods),
+        });
     }
 
     /// The node's drain goes on.

@@ -19,7 +19,7 @@ use kube::core::ObjectMeta;
 
 use super::{
     time::{parse, timestamp},
-    wire::{self, Part},
+    wire::{self, Part, condition_of},
 };
 
 impl From<wire::BootcNode> for BootcNodeView {
@@ -48,7 +48,9 @@ impl From<wire::BootcNode> for BootcNodeView {
     }
 }
 
-fn owner(meta: &ObjectMeta) -> Option<Owner> {
+/// The pool that controls the object.
+#[must_use]
+pub fn owner(meta: &ObjectMeta) -> Option<Owner> {
     let owners = meta.owner_references.as_deref().unwrap_or_default();
     let ours = |api: &str| api.split_once('/').is_some_and(|(group, _)| group == GROUP);
     let owner = owners.iter().find(|owner| {
@@ -115,8 +117,8 @@ fn report(status: &Part<crd::BootcNodeStatus>) -> Option<Report> {
             });
         }
     };
-    let idle = find(&status.conditions, condition::IDLE);
-    let degraded = find(&status.conditions, condition::DEGRADED);
+    let idle = condition_of(&status.conditions, condition::IDLE);
+    let degraded = condition_of(&status.conditions, condition::DEGRADED);
     let silent = status.booted.is_none()
         && status.boot.is_none()
         && status.observed_generation.is_none()
@@ -142,10 +144,6 @@ fn step(step: &crd::Step) -> Option<StepView> {
         start: step.start.as_ref().map(at)?,
         end: step.end.as_ref().map(at),
     })
-}
-
-fn find<'a>(conditions: &'a [Condition], name: &str) -> Option<&'a Condition> {
-    conditions.iter().find(|condition| condition.type_ == name)
 }
 
 fn running(info: &ImageInfo) -> Running {
@@ -179,7 +177,7 @@ fn fault(degraded: &Condition) -> AgentFault {
 }
 
 fn waiting(conditions: &[Condition]) -> Option<Waiting> {
-    let condition = find(conditions, condition::WAITING)?;
+    let condition = condition_of(conditions, condition::WAITING)?;
     Some(Waiting {
         waiting: condition.status == "True",
         reason: condition.reason.clone(),

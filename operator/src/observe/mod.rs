@@ -13,6 +13,7 @@ pub mod time;
 mod watch;
 pub mod wire;
 
+pub use bootcnode::owner;
 pub use index::{Index, Target, Watch, Written};
 pub use table::Stamp;
 pub use watch::{check, watch};

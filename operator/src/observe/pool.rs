@@ -17,7 +17,7 @@ use super::{
     bootcnode::secret,
     claims::Claim,
     time::{parse, timestamp},
-    wire::{self, Part},
+    wire::{self, Part, condition_of},
 };
 
 /// What is kept of a pool.
@@ -214,9 +214,7 @@ fn status(status: &crd::BootcNodePoolStatus) -> PoolStatus {
 }
 
 fn find(conditions: &[v1::Condition], name: &str) -> Option<Condition> {
-    let condition = conditions
-        .iter()
-        .find(|condition| condition.type_ == name)?;
+    let condition = condition_of(conditions, name)?;
     Some(Condition {
         status: match condition.status.as_str() {
             "True" => Some(true),

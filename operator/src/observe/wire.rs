@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt};
 
 use k8s_openapi::{
     api::core::v1,
-    apimachinery::pkg::apis::meta::v1::{OwnerReference, Time},
+    apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference, Time},
 };
 use kube::{Resource, core::ObjectMeta};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
@@ -131,6 +131,12 @@ struct Metadata {
     annotations: Option<BTreeMap<String, String>>,
     finalizers: Option<Vec<String>>,
     owner_references: Option<Vec<OwnerReference>>,
+}
+
+/// The condition of a type.
+#[must_use]
+pub fn condition_of<'a>(conditions: &'a [Condition], name: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == name)
 }
 
 /// A part of an object, decoded by itself.

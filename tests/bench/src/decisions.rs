@@ -14,7 +14,6 @@ use fsm::{
     Config, Image, Input, NodeName, Rollout, Timestamp,
     command::Command as Asked,
     input::Outcome,
-    time::Seconds,
     view::{
         Activity, Amount, BootcNodeView, ImageRef, Kept, NodeView, Owner, PoolSpec, PoolView,
         Report,
@@ -208,16 +207,8 @@ fn pool(image: &Image) -> PoolView {
         deleting: false,
         finalizer: true,
         spec: PoolSpec {
-            image: ImageRef::Pinned(image.clone()),
-            invalid: None,
             max_unavailable: Amount::Count(10),
-            paused: false,
-            drain_timeout: None,
-            reboot_timeout: None,
-            max_concurrent_staging: None,
-            min_ready: Seconds(0),
-            soft_reboot: false,
-            secret: None,
+            ..PoolSpec::of(ImageRef::Pinned(image.clone()))
         },
         retry: None,
         status: None,

@@ -6,7 +6,6 @@ use std::{hint::black_box, time::Instant};
 use anyhow::{Context as _, Result};
 use fsm::{
     Config, Image, Input, NodeName, PoolName, Rollout, Timestamp,
-    time::Seconds,
     view::{Amount, ImageRef, NodeView, PoolSpec, PoolView},
 };
 use operator::report::{Metrics, Snapshot};
@@ -83,16 +82,8 @@ fn pool(image: &Image) -> PoolView {
         deleting: false,
         finalizer: true,
         spec: PoolSpec {
-            image: ImageRef::Pinned(image.clone()),
-            invalid: None,
             max_unavailable: Amount::Percent(10),
-            paused: false,
-            drain_timeout: None,
-            reboot_timeout: None,
-            max_concurrent_staging: None,
-            min_ready: Seconds(0),
-            soft_reboot: false,
-            secret: None,
+            ..PoolSpec::of(ImageRef::Pinned(image.clone()))
         },
         retry: None,
         status: None,

@@ -602,24 +602,34 @@ impl Operator {
         !self.lanes.is_empty()
     }
 
-    pub(crate) fn write_pool(&mut self, pool: &PoolName, cluster: &mut Cluster) {
-        let Some((write, what, stamp)) = self.pool_writes.remove(pool) else {
-            return;
-        };
-        let request = Request {
-            target: Target::Pool(pool.clone()),
-            what: What::Pool(what),
-            stamp: stamp.clone(),
+    /// A write beside the lanes; of an object that is not known any more nothing is sent.
+    fn write(
+        &self,
+        target: Target,
+        what: What,
+        stamp: Option<Stamp>,
+        cluster: &mut Cluster,
+    ) -> Outcome {
+        if stamp.is_none() {
+            return Outcome::Gone;
+        }
+        cluster.send(&Request {
+            target,
+            what,
+            stamp,
             by: Origin {
                 old: self.old,
                 ..Origin::default()
             },
+        })
+    }
+
+    pub(crate) fn write_pool(&mut self, pool: &PoolName, cluster: &mut Cluster) {
+        let Some((write, what, stamp)) = self.pool_writes.remove(pool) else {
+            return;
         };
-        let outcome = if stamp.is_some() {
-            cluster.send(&request)
-        } else {
-            Outcome::Gone
-        };
+        let target = Target::Pool(pool.clone());
+        let outcome = self.write(target, What::Pool(what), stamp.clone(), cluster);
         if outcome == Outcome::Ok
             && let Some(stored) = cluster.server.pools.now.get(pool).cloned()
         {
@@ -634,20 +644,8 @@ impl Operator {
         let Some((waiting, stamp)) = self.waiting_writes.remove(node) else {
             return;
         };
-        let request = Request {
-            target: Target::BootcNode(node.clone()),
-            what: What::Waiting(waiting),
-            stamp: stamp.clone(),
-            by: Origin {
-                old: self.old,
-                ..Origin::default()
-            },
-        };
-        let outcome = if stamp.is_some() {
-            cluster.send(&request)
-        } else {
-            Outcome::Gone
-        };
+        let target = Target::BootcNode(node.clone());
+        let outcome = self.write(target, What::Waiting(waiting), stamp.clone(), cluster);
         if outcome == Outcome::Ok
             && let Some(stored) = cluster.server.bootc.now.get(node).cloned()
         {

@@ -111,16 +111,8 @@ impl World {
             deleting: false,
             finalizer: false,
             spec: PoolSpec {
-                image: ImageRef::Pinned(api::image(1)),
-                invalid: None,
                 max_unavailable: Amount::Count(slots.into()),
-                paused: false,
-                drain_timeout: None,
-                reboot_timeout: None,
-                max_concurrent_staging: None,
-                min_ready: Seconds(0),
-                soft_reboot: false,
-                secret: None,
+                ..PoolSpec::of(ImageRef::Pinned(api::image(1)))
             },
             retry: None,
             status: None,

@@ -6,10 +6,11 @@ use fsm::{
     Command, Input, NodeName, PoolName, Record, Rollout, State, Timestamp, pool::Sum,
     view::SecretRef,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::watcher::Event;
 use operator::observe::{
-    Index, Watch,
-    wire::{BootcNode, Pool},
+    Index, Watch, owner,
+    wire::{BootcNode, Pool, condition_of},
 };
 
 use crate::cluster::Objects;
@@ -84,15 +85,17 @@ impl<'a> Model<'a> {
         if let Some(sum) = self.sum(pool) {
             return sum.names().map(ToString::to_string).collect();
         }
-        let of = |node: &BootcNode| owner(node).is_some_and(|owner| owner == pool);
+        let of =
+            |node: &BootcNode| owner(&node.metadata).is_some_and(|it| it.pool.as_str() == pool);
         let all = self.objects.bootc.iter().filter(|(_, node)| of(node));
         all.map(|(name, _)| name.clone()).collect()
     }
 
     /// The pools that a node belongs to, or that quarrel about it.
     pub(crate) fn pools_of(&self, node: &str) -> Vec<String> {
-        if let Some(pool) = self.objects.bootc.get(node).and_then(owner) {
-            return vec![pool.to_owned()];
+        let bootc = self.objects.bootc.get(node);
+        if let Some(owner) = bootc.and_then(|it| owner(&it.metadata)) {
+            return vec![owner.pool.to_string()];
         }
         let claims = |pool: &&String| self.nodes_of(pool).iter().any(|name| name == node);
         self.objects.pools.keys().filter(claims).cloned().collect()
@@ -221,31 +224,14 @@ fn secret(input: &Input) -> Option<Input> {
     })
 }
 
-/// The pool that a `BootcNode` belongs to.
-pub(crate) fn owner(node: &BootcNode) -> Option<&str> {
-    let owners = node.metadata.owner_references.as_ref()?;
-    let pool = |owner: &&k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference| {
-        owner.kind == "BootcNodePool"
-    };
-    owners.iter().find(pool).map(|owner| owner.name.as_str())
-}
-
 /// A condition of a `BootcNode`.
-pub(crate) fn condition<'a>(
-    node: &'a BootcNode,
-    kind: &str,
-) -> Option<&'a k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
-    let status = node.status.get()?;
-    status.conditions.iter().find(|it| it.type_ == kind)
+pub(crate) fn condition<'a>(node: &'a BootcNode, kind: &str) -> Option<&'a Condition> {
+    condition_of(&node.status.get()?.conditions, kind)
 }
 
 /// A condition of a pool.
-pub(crate) fn pool_condition<'a>(
-    pool: &'a Pool,
-    kind: &str,
-) -> Option<&'a k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
-    let status = pool.status.get()?;
-    status.conditions.iter().find(|it| it.type_ == kind)
+pub(crate) fn pool_condition<'a>(pool: &'a Pool, kind: &str) -> Option<&'a Condition> {
+    condition_of(&pool.status.get()?.conditions, kind)
 }
 
 /// Nodes by what they wait for.

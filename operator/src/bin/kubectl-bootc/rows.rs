@@ -2,11 +2,11 @@
 
 use crd::{BootcNodeStatus, ImageInfo, names};
 use fsm::{State, Timestamp, image::short};
-use operator::observe::time::rfc3339;
+use operator::observe::{owner, time::rfc3339};
 use serde::Serialize;
 
 use crate::{
-    model::{Model, OPERATOR, condition, owner, pool_condition},
+    model::{Model, OPERATOR, condition, pool_condition},
     output::Colour,
 };
 
@@ -173,7 +173,8 @@ impl NodeRow {
             .nodes
             .as_ref()
             .and_then(|nodes| nodes.get(name));
-        let pool = bootc.and_then(owner).map(str::to_owned);
+        let owner = bootc.and_then(|it| owner(&it.metadata));
+        let pool = owner.map(|owner| owner.pool.to_string());
         let said = |kind| bootc.and_then(|node| condition(node, kind));
         let idle = said(names::condition::IDLE);
         Self {
