@@ -1,0 +1,148 @@
+//! Writes, judged by what is so when they take place.
+
+use std::collections::BTreeMap;
+
+use fsm::{
+    NodeName,
+    command::{Effect, NodeWrite, PoolWrite},
+    view::{Activity, BootcNodeView},
+};
+
+use super::{Guard, approval_out, approves};
+use crate::{
+    api::{Request, Server, Target, What},
+    host::Host,
+    marks::{Mark, Marks},
+};
+
+impl Guard {
+    /// A write of an operator took place.
+    pub(crate) fn written(
+        &mut self,
+        request: &Request,
+        before: Option<&BootcNodeView>,
+        server: &Server,
+        hosts: &BTreeMap<NodeName, Host>,
+        marks: &mut Marks,
+    ) {
+        match (&request.target, &request.what) {
+            (Target::Node(name), What::Effect(Effect::Uncordon)) => {
+                self.uncordoned(name, server);
+                self.node(name).drained = false;
+            }
+            (Target::BootcNode(name), What::Effect(Effect::Commit(write))) => {
+                if let Some(before) = before {
+                    self.committed(name, before, write, request, server, hosts, marks);
+                }
+            }
+            (Target::BootcNode(name), What::Effect(Effect::Delete)) => {
+                self.node(name).fell_back = None;
+                if before.is_some_and(|it| it.in_reboot_slot) {
+                    marks.hit(Mark::LeftInSlot);
+                }
+            }
+            (Target::Pool(pool), What::Pool(PoolWrite::RemoveFinalizer)) => {
+                let uid = request.stamp.as_ref().map(|stamp| stamp.uid.as_str());
+                let left = server.bootc.now.iter().find(|(_, stored)| {
+                    let owner = stored.object.view.owner.as_ref();
+                    owner.map(|owner| owner.uid.as_str()) == uid
+                });
+                if let Some((node, _)) = left.filter(|_| !self.foreign && !self.blind) {
+                    self.fail(|| format!("(5) {pool} goes and {node} was not let go"));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn uncordoned(&mut self, name: &NodeName, server: &Server) {
+        let bootc = server.bootc.get(name).map(|it| &it.view);
+        if bootc.is_some_and(approval_out) && !self.foreign {
+            self.fail(|| format!("(16) {name} is uncordoned while it may reboot"));
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a write and all around it")]
+    fn committed(
+        &mut self,
+        name: &NodeName,
+        before: &BootcNodeView,
+        write: &NodeWrite,
+        request: &Request,
+        server: &Server,
+        hosts: &BTreeMap<NodeName, Host>,
+        marks: &mut Marks,
+    ) {
+        let retargeted = before.spec.image != write.spec.image;
+        if retargeted {
+            self.node(name).fell_back = None;
+        }
+        if retargeted && write.spec.booted {
+            self.fail(|| format!("(4) {name}: a new image comes with Booted"));
+        }
+        if retargeted && write.in_reboot_slot {
+            marks.hit(Mark::RetargetedInSlot);
+        }
+        if approval_out(before) && !write.spec.booted {
+            marks.hit(Mark::Revoked);
+        }
+        if approval_out(before) && !write.in_reboot_slot && before.owner.is_some() {
+            self.fail(|| format!("(16) {name} loses its slot while it may reboot"));
+        }
+        if approves(before, write) {
+            marks.hit(Mark::Approved);
+            self.approved(name, before, write, request, server, hosts);
+        }
+        let node = server.nodes.get(name);
+        let ours = node.is_some_and(|node| node.cordoned_by.is_some());
+        if before.in_reboot_slot && !write.in_reboot_slot && ours && !self.foreign {
+            self.fail(|| format!("(5) {name} gives its slot back before its cordon"));
+        }
+    }
+
+    fn approved(
+        &mut self,
+        name: &NodeName,
+        before: &BootcNodeView,
+        write: &NodeWrite,
+        request: &Request,
+        server: &Server,
+        hosts: &BTreeMap<NodeName, Host>,
+    ) {
+        let Some(image) = &write.spec.image else {
+            return self.fail(|| format!("(2) {name} is approved for nothing"));
+        };
+        self.node(name).wished = write.retry;
+        let report = before.report.as_ref();
+        let staged = report.is_some_and(|it| {
+            it.activity == Activity::Staged && it.staged.as_ref().is_some_and(|it| it.is(image))
+        });
+        if !staged {
+            self.fail(|| format!("(2) {name} is approved for {image}, which is not staged"));
+        }
+        if before.spec.image.as_ref() != Some(image) {
+            self.fail(|| format!("(4) {name} is approved with the image in one write"));
+        }
+        if !write.in_reboot_slot {
+            self.fail(|| format!("(16) {name} is approved without a slot"));
+        }
+        if report.and_then(|it| it.boot.as_deref()) != write.spec.approved_boot.as_deref() {
+            self.fail(|| format!("(16) {name} is approved for another boot than it reports from"));
+        }
+        // What was not told yet cannot be minded: the write is fenced by the BootcNode alone.
+        let node = server.nodes.now.get(name);
+        if node.map(|it| it.version) != request.by.node {
+            return;
+        }
+        let drained = self.node(name).drained;
+        let pods = hosts.get(name).map_or(0, |host| host.pods);
+        let cordoned = node.is_some_and(|it| it.object.cordoned);
+        if !cordoned || !drained || pods > 0 {
+            self.fail(|| {
+                format!(
+                    "(2) {name} is approved: cordoned {cordoned}, drained {drained}, {pods} pods"
+                )
+            });
+        }
+    }
+}
