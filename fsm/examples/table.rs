@@ -2,6 +2,9 @@
 //! state: `cargo run -p fsm --example table` prints what stands in `fsm/README.md`, and with
 //! `--write` puts it there.
 
+#[path = "../tests/every/holder.rs"]
+mod holder;
+
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use fsm::{
@@ -12,8 +15,10 @@ use fsm::{
         effects::{Extras, Site, effects},
         handle,
     },
-    view::{Activity, BootcNodeView, Kept, NodeSpec, NodeView, Owner, Report},
+    view::{Activity, NodeView, Owner, Report},
 };
+
+use holder::holder;
 
 /// The generated part of the README stands between these.
 pub(crate) const BEGIN: &str = "<!-- generated: cargo run -p fsm --example table -- --write -->\n";
@@ -92,21 +97,7 @@ fn row(from: State, event: Event) -> Option<Row> {
         drain: (from == State::Draining && event != Event::Drained).then_some(&drain),
         ..Facts::default()
     };
-    let bootc = BootcNodeView {
-        spec: NodeSpec {
-            image: record.image.clone(),
-            booted: record.approval.is_some(),
-            approved_boot: record
-                .approval
-                .as_ref()
-                .and_then(|approval| approval.boot.clone()),
-            ..NodeSpec::default()
-        },
-        kept: Kept::Is(Box::new(record.clone())),
-        in_reboot_slot: record.slot.is_some(),
-        was_cordoned: record.slot.as_ref().map(|slot| slot.was_cordoned),
-        ..BootcNodeView::default()
-    };
+    let bootc = holder(&record, Some(&report));
     let owner = Owner {
         pool,
         uid: String::new(),

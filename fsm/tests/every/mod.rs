@@ -7,6 +7,8 @@
     reason = "each test uses its part"
 )]
 
+mod holder;
+
 use fsm::{
     Image, PoolName, Record, Running, State, Timestamp,
     command::Effect,
@@ -15,11 +17,10 @@ use fsm::{
         effects::{Extras, Site, effects},
         step,
     },
-    view::{
-        Activity, AgentFault, AgentFaultKind, BootcNodeView, Kept, NodeSpec, NodeView, Owner,
-        Report,
-    },
+    view::{Activity, AgentFault, AgentFaultKind, NodeView, Owner, Report},
 };
+
+use holder::holder;
 
 pub const NOW: Timestamp = Timestamp(10_000_000);
 pub const LONG_AGO: Timestamp = Timestamp(1_000_000);
@@ -188,28 +189,6 @@ fn wishes() -> Vec<Wish> {
         ]);
     }
     all
-}
-
-/// The `BootcNode` that holds this record.
-fn holder(record: &Record, report: Option<&Report>) -> BootcNodeView {
-    BootcNodeView {
-        uid: "b".to_owned(),
-        generation: 1,
-        spec: NodeSpec {
-            image: record.image.clone(),
-            booted: record.approval.is_some(),
-            approved_boot: record
-                .approval
-                .as_ref()
-                .and_then(|approval| approval.boot.clone()),
-            ..NodeSpec::default()
-        },
-        kept: Kept::Is(Box::new(record.clone())),
-        in_reboot_slot: record.slot.is_some(),
-        was_cordoned: record.slot.as_ref().map(|slot| slot.was_cordoned),
-        report: report.cloned(),
-        ..BootcNodeView::default()
-    }
 }
 
 /// What a step makes of a record.
