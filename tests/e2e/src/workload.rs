@@ -124,6 +124,8 @@ pub async fn set_budget(env: &Env, pods: usize) -> Result<()> {
 
 /// The pods at one moment.
 struct Pods {
+    /// Each of them, in a few words.
+    picture: Vec<String>,
     /// Pods whose containers are ready, and that are not on their way out.
     ready: usize,
     /// Containers that were started again, and how they had ended: a pod that was left on a host
@@ -138,6 +140,7 @@ impl Pods {
             .await?;
         let stays = |pod: &&Pod| pod.metadata.deletion_timestamp.is_none();
         Ok(Self {
+            picture: pods.iter().map(describe).collect(),
             ready: pods
                 .iter()
                 .filter(stays)
@@ -146,6 +149,17 @@ impl Pods {
             restarted: pods.iter().filter_map(restarted).collect(),
         })
     }
+}
+
+/// `web-1 on node2: ready`
+fn describe(pod: &Pod) -> String {
+    let spec = pod.spec.as_ref();
+    let node = spec.and_then(|spec| spec.node_name.as_deref());
+    let ready = if is_ready(pod) { "ready" } else { "not ready" };
+    let leaves = pod.metadata.deletion_timestamp.as_ref();
+    let leaves = leaves.map_or("", |_| ", leaving");
+    let node = node.unwrap_or("no node");
+    format!("{} on {node}: {ready}{leaves}", pod.name_any())
 }
 
 /// `web-1 on node2: 1 restart, Error, exit code 137, 2026-01-01T00:00:00Z`.
@@ -202,6 +216,8 @@ pub struct Seen {
     /// Of all times that the pods were counted; `None`: they never were.
     fewest: Option<usize>,
     restarted: BTreeSet<String>,
+    /// The pods whenever something about them had changed, with the time since the probe's start.
+    story: Vec<(Duration, Vec<String>)>,
 }
 
 impl Probe {
@@ -227,7 +243,9 @@ async fn probe(client: Client, stopped: watch::Receiver<bool>) -> Seen {
         longest: Duration::ZERO,
         fewest: None,
         restarted: BTreeSet::new(),
+        story: Vec::new(),
     };
+    let start = Instant::now();
     while !*stopped.borrow() {
         let asked = Instant::now();
         seen.requests += 1;
@@ -239,6 +257,13 @@ async fn probe(client: Client, stopped: watch::Receiver<bool>) -> Seen {
             let fewest = seen.fewest.unwrap_or(pods.ready);
             seen.fewest = Some(fewest.min(pods.ready));
             seen.restarted.extend(pods.restarted);
+            if seen
+                .story
+                .last()
+                .is_none_or(|(_, last)| *last != pods.picture)
+            {
+                seen.story.push((start.elapsed(), pods.picture));
+            }
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -260,6 +285,17 @@ impl Seen {
     #[must_use]
     pub fn within_budget(&self) -> bool {
         self.fewest.is_some_and(|fewest| fewest >= BUDGET) && self.restarted.is_empty()
+    }
+}
+
+impl Seen {
+    /// All that happened to the pods, a line for each change: for a test that failed.
+    #[must_use]
+    pub fn story(&self) -> String {
+        let line = |(at, pods): &(Duration, Vec<String>)| {
+            format!("[{:6.1} s] {}\n", at.as_secs_f32(), pods.join("; "))
+        };
+        self.story.iter().map(line).collect()
     }
 }
 

@@ -117,7 +117,11 @@ impl Disturbed {
         self.all_on_image().await?;
         let seen = self.probe.stop().await?;
         eprint!("{seen}");
-        ensure!(seen.within_budget(), "the budget was broken: {seen}");
+        ensure!(
+            seen.within_budget(),
+            "the budget was broken: {seen}{}",
+            seen.story()
+        );
         for node in &self.rig.env.nodes {
             self.rig.boots_were(node, &["reboot"]).await?;
             ensure!(
