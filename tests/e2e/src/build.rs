@@ -7,6 +7,10 @@ use tokio::process::Command;
 
 /// The target of what runs in an image `FROM scratch`.
 const STATIC_TARGET: &str = "x86_64-unknown-linux-musl";
+/// How the operator is built: for speed.
+const OPERATOR_PROFILE: &str = "release";
+/// How the agent is built: for size.
+const AGENT_PROFILE: &str = "small";
 
 /// The two binaries as they ship: static and stripped.
 #[derive(Debug, Clone)]
@@ -27,13 +31,14 @@ impl Binaries {
         if let Some((operator, agent)) = built {
             return Ok(Self { operator, agent });
         }
-        for (package, program) in [
-            ("operator", "bootc-operator"),
-            ("nodeagent", "bootc-nodeagent"),
+        for (package, program, profile) in [
+            ("operator", "bootc-operator", OPERATOR_PROFILE),
+            ("nodeagent", "bootc-nodeagent", AGENT_PROFILE),
         ] {
             let args = [
                 "build",
-                "--release",
+                "--profile",
+                profile,
                 "--target",
                 STATIC_TARGET,
                 "--package",
@@ -45,10 +50,10 @@ impl Binaries {
                 format!("the images need static binaries; if the target is missing: rustup target add {STATIC_TARGET}")
             })?;
         }
-        let dir = bed::paths::target().join(STATIC_TARGET).join("release");
+        let dir = bed::paths::target().join(STATIC_TARGET);
         Ok(Self {
-            operator: dir.join("bootc-operator"),
-            agent: dir.join("bootc-nodeagent"),
+            operator: dir.join(OPERATOR_PROFILE).join("bootc-operator"),
+            agent: dir.join(AGENT_PROFILE).join("bootc-nodeagent"),
         })
     }
 }
