@@ -27,6 +27,7 @@ use crate::{args::BindAddress, server};
 
 /// How long the deciding task may take to answer before it counts as stuck.
 const ANSWER: Duration = Duration::from_secs(5);
+
 /// What the probes ask. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
 pub struct Health {
