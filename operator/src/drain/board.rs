@@ -24,6 +24,11 @@ use super::{
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 /// When an accepted eviction that shows no effect is repeated: the watch lags by far less.
 const REPEAT: Duration = Duration::from_secs(30);
+/// How long a pod is left alone whose node was silent ([`Pod::silenced`]). For Kubernetes it is not
+/// ready, and such a pod is evicted past its budget as long as the budget's own count lags behind:
+/// after an outage of the API server, several that serve at that moment. A kubelet that is well puts
+/// it right within seconds.
+const SILENCE: Duration = Duration::from_secs(60);
 /// How long after its grace period a pod is called overdue: the kubelet needs a moment to say so.
 const SLACK: Duration = Duration::from_secs(10);
 
@@ -57,6 +62,8 @@ struct Entry {
     step: Step,
     /// When it was first seen to be stopping.
     stopping: Option<Instant>,
+    /// When it was first seen to be [`Pod::silenced`], if it still is.
+    silenced: Option<Instant>,
     backoff: ExponentialBackoff,
 }
 
@@ -118,6 +125,7 @@ impl Board {
                 stays,
                 step: Step::New,
                 stopping: None,
+                silenced: None,
                 backoff: backoff(),
             };
             self.entries.insert(pod.uid.clone(), entry);
@@ -126,6 +134,7 @@ impl Board {
             if pod.terminating.is_some() {
                 entry.stopping.get_or_insert(now);
             }
+            entry.silenced = pod.silenced.then(|| entry.silenced.unwrap_or(now));
             entry.pod = pod;
         }
     }
@@ -192,8 +201,11 @@ impl Board {
         let wake = |entry: &Entry| match (&entry.step, entry.overdue()) {
             _ if entry.stays => None,
             (_, Some(overdue)) => (overdue > now).then_some(overdue),
-            (Step::Accepted { again } | Step::Refused { again, .. }, None) => Some(*again),
-            (Step::New | Step::Asked(_), None) => None,
+            (Step::Accepted { again } | Step::Refused { again, .. }, None) => {
+                Some(*again).max(entry.left_alone(now))
+            }
+            (Step::New, None) => entry.left_alone(now),
+            (Step::Asked(_), None) => None,
         };
         self.entries.values().filter_map(wake).min()
     }
@@ -237,7 +249,14 @@ impl Entry {
             Step::Asked(_) => true,
             Step::Accepted { again } | Step::Refused { again, .. } => again > now,
         };
-        !self.stays && self.stopping.is_none() && !asked_too_early
+        let left_alone = self.left_alone(now).is_some();
+        !self.stays && self.stopping.is_none() && !asked_too_early && !left_alone
+    }
+
+    /// Until when it is left alone since its node was silent.
+    fn left_alone(&self, now: Instant) -> Option<Instant> {
+        let until = self.silenced?.checked_add(SILENCE)?;
+        (until > now).then_some(until)
     }
 
     fn ask(&mut self, cordoned: Timestamp) -> Target {
@@ -274,6 +293,7 @@ impl Entry {
             });
         }
         match &self.step {
+            _ if self.left_alone(now).is_some() => Some(Cause::Silenced),
             Step::Refused { cause, .. } | Step::Asked(Some(cause)) => Some(cause.clone()),
             Step::Accepted { again } if *again <= now => Some(Cause::Ignored),
             _ => None,

@@ -57,6 +57,39 @@ fn a_pod_that_nothing_blocks_is_asked_for_once() {
 }
 
 #[test]
+fn a_pod_of_a_silent_node_is_left_alone_until_its_kubelet_speaks_or_a_minute_is_over() {
+    let now = Instant::now();
+    let status = |ready| {
+        json!({"status": {"conditions": [
+            {"type": "Ready", "status": ready}, {"type": "ContainersReady", "status": "True"}]}})
+    };
+    let silenced = || pod("a", status("False"));
+    let mut board = listed(vec![silenced(), pod("b", status("True"))], now);
+    assert_eq!(names(&board.due(now, 8)), ["b"]);
+    assert!(board.waits(now)[0].to_string().contains("was silent"));
+    assert_eq!(board.wake(now), Some(now + SILENCE));
+
+    board.apply(silenced(), now + 50 * SECOND);
+    assert!(
+        board.due(now + 59 * SECOND, 8).is_empty(),
+        "it still is silent"
+    );
+    assert_eq!(names(&board.due(now + SILENCE, 8)), ["a"]);
+
+    let mut board = listed(vec![silenced()], now);
+    board.apply(pod("a", status("True")), now + SECOND);
+    assert_eq!(names(&board.due(now + SECOND, 8)), ["a"]);
+    // Refused by its budget, it falls silent: both waits must be over.
+    board.answered(&uid("a"), refused(), now + SECOND);
+    board.apply(silenced(), now + 2 * SECOND);
+    assert!(board.due(now + 30 * SECOND, 8).is_empty());
+    assert_eq!(
+        board.wake(now + 2 * SECOND),
+        Some(now + 2 * SECOND + SILENCE)
+    );
+}
+
+#[test]
 fn pods_that_are_left_alone_are_not_waited_for() {
     let now = Instant::now();
     let finished = json!({"status": {"phase": "Succeeded"}});

@@ -53,6 +53,8 @@ pub enum Cause {
     Unreachable(String),
     /// This replica may not act at the moment.
     NotLeader,
+    /// Its node was silent: Kubernetes calls it not ready, and would evict it past its budget.
+    Silenced,
     /// Evicted, and it does not go.
     Ignored,
     /// It is stopping.
@@ -68,12 +70,13 @@ pub enum Cause {
 
 impl Cause {
     /// Every answer of [`Self::blocks`].
-    pub const BLOCKING: [&'static str; 6] = [
+    pub const BLOCKING: [&'static str; 7] = [
         "PodDisruptionBudget",
         "NamespaceTerminating",
         "Refused",
         "ApiServer",
         "NotLeader",
+        "NodeSilent",
         "StillTerminating",
     ];
 
@@ -86,6 +89,7 @@ impl Cause {
             Self::Refused { .. } => "Refused",
             Self::Busy | Self::NoAnswer { .. } | Self::Unreachable(_) => "ApiServer",
             Self::NotLeader => "NotLeader",
+            Self::Silenced => "NodeSilent",
             Self::Terminating { overdue: true, .. } => "StillTerminating",
             Self::Ignored | Self::Terminating { .. } => return None,
         })
@@ -126,6 +130,10 @@ impl fmt::Display for Cause {
             Self::NotLeader => {
                 f.write_str("this operator may not act now: its Lease is not renewed")
             }
+            Self::Silenced => f.write_str(
+                "its node was silent, and Kubernetes calls it not ready for that alone; it is evicted \
+                 when its kubelet has reported it again, or after a minute",
+            ),
             Self::Ignored => f.write_str("evicted, but not deleted yet; asking again"),
             Self::Terminating {
                 grace,

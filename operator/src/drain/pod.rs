@@ -30,10 +30,11 @@ pub(super) struct PodView {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 struct SpecView {
     tolerations: Vec<Toleration>,
     volumes: Vec<VolumeView>,
+    readiness_gates: Vec<IgnoredAny>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -46,6 +47,31 @@ struct VolumeView {
 #[serde(default)]
 struct StatusView {
     phase: String,
+    conditions: Vec<ConditionView>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct ConditionView {
+    r#type: String,
+    status: String,
+}
+
+impl StatusView {
+    fn condition(&self, name: &str) -> Option<&str> {
+        let found = self.conditions.iter().find(|it| it.r#type == name);
+        found.map(|it| it.status.as_str())
+    }
+}
+
+impl PodView {
+    /// A kubelet calls a pod ready as soon as its containers and its readiness gates are: without
+    /// gates, only the controller of nodes that no longer report sets the two apart.
+    fn is_silenced(&self) -> bool {
+        self.spec.readiness_gates.is_empty()
+            && self.status.condition("ContainersReady") == Some("True")
+            && self.status.condition("Ready") == Some("False")
+    }
 }
 
 /// A pod's namespace and name, shown as `namespace/name`.
@@ -93,6 +119,9 @@ pub(super) struct Pod {
     pub(super) finished: bool,
     pub(super) empty_dir: bool,
     pub(super) tolerates_cordon: bool,
+    /// Kubernetes has taken its readiness away, since its node was silent; its containers were ready
+    /// when their kubelet last spoke.
+    pub(super) silenced: bool,
     pub(super) terminating: Option<Terminating>,
 }
 
@@ -139,6 +168,7 @@ impl Pod {
                 .iter()
                 .any(|volume| volume.empty_dir.is_some()),
             tolerates_cordon: view.spec.tolerations.iter().any(tolerates_cordon),
+            silenced: view.is_silenced(),
             terminating: meta.deletion_timestamp.is_some().then(|| Terminating {
                 grace: meta.deletion_grace_period_seconds.unwrap_or(0),
                 finalizers: meta.finalizers.clone().unwrap_or_default(),
@@ -332,6 +362,21 @@ pub(super) mod tests {
         };
         assert_eq!(going.terminating, Some(wanted));
         assert_eq!(pod("a", json!({})).terminating, None);
+    }
+
+    #[test]
+    fn a_pod_of_a_silent_node_is_told_from_one_that_is_not_ready() {
+        let status = |ready, containers| {
+            json!({"status": {"conditions": [
+                {"type": "Ready", "status": ready}, {"type": "ContainersReady", "status": containers}]}})
+        };
+        assert!(pod("a", status("False", "True")).silenced);
+        assert!(!pod("a", status("True", "True")).silenced);
+        assert!(!pod("a", status("False", "False")).silenced);
+        assert!(!pod("a", json!({})).silenced);
+        let mut gated = status("False", "True");
+        gated["spec"] = json!({"readinessGates": [{"conditionType": "example.com/lb"}]});
+        assert!(!pod("a", gated).silenced);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use api_tests::{
     webhook::{Verdict, Webhook},
 };
 use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
 use libtest_mimic::Trial;
 use operator::drain::{Drains, Report, Settings};
 use serde_json::{Value, json};
@@ -32,6 +33,10 @@ pub(super) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
         ),
         suite.trial("drain::blocked::by_a_webhook_that_refuses", by_a_webhook),
         suite.trial("drain::blocked::by_an_api_server_that_is_away", by_silence),
+        suite.trial(
+            "drain::blocked::by_the_silence_of_its_node",
+            by_the_silence_of_its_node,
+        ),
         suite.trial("drain::blocked::by_a_finalizer", by_a_finalizer),
         suite.trial(
             "drain::blocked::by_a_pod_that_takes_its_time",
@@ -69,6 +74,34 @@ async fn by_a_budget(suite: Arc<Suite>) -> Result<()> {
     scene.kubectl(&["delete", "pdb", "web"]).await?;
     scene.done().await?;
     ensure!(scene.pods().await?.is_empty());
+    Ok(())
+}
+
+/// The controller of nodes takes the readiness of a silent node's pods away, and for a pod that is not
+/// ready a budget is no protection as long as its own count lags behind.
+async fn by_the_silence_of_its_node(suite: Arc<Suite>) -> Result<()> {
+    let mut scene = Scene::new(&suite, "drain-silence").await?;
+    scene.pod("web", json!({})).await?;
+    report_ready(&scene, "web", false).await?;
+    scene.drain();
+    scene
+        .waits_for("waiting for pod drain-silence/web: its node was silent")
+        .await?;
+    let pods = scene.pods().await?;
+    ensure!(pods[0].metadata.deletion_timestamp.is_none(), "evicted");
+    report_ready(&scene, "web", true).await?;
+    scene.done().await?;
+    Ok(())
+}
+
+/// Says of a pod with running containers whether it counts as ready.
+async fn report_ready(scene: &Scene, pod: &str, ready: bool) -> Result<()> {
+    let ready = if ready { "True" } else { "False" };
+    let conditions = json!([
+        { "type": "Ready", "status": ready }, { "type": "ContainersReady", "status": "True" }]);
+    let patch = Patch::Strategic(json!({ "status": { "conditions": conditions } }));
+    let params = PatchParams::default();
+    scene.api().patch_status(pod, &params, &patch).await?;
     Ok(())
 }
 
