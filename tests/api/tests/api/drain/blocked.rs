@@ -80,12 +80,12 @@ async fn by_a_budget(suite: Arc<Suite>) -> Result<()> {
 /// The controller of nodes takes the readiness of a silent node's pods away, and for a pod that is not
 /// ready a budget is no protection as long as its own count lags behind.
 async fn by_the_silence_of_its_node(suite: Arc<Suite>) -> Result<()> {
-    let mut scene = Scene::new(&suite, "drain-silence").await?;
+    let mut scene = Scene::new(&suite, "drain-silent-node").await?;
     scene.pod("web", json!({})).await?;
     report_ready(&scene, "web", false).await?;
     scene.drain();
     scene
-        .waits_for("waiting for pod drain-silence/web: its node was silent")
+        .waits_for("waiting for pod drain-silent-node/web: its node was silent")
         .await?;
     let pods = scene.pods().await?;
     ensure!(pods[0].metadata.deletion_timestamp.is_none(), "evicted");
