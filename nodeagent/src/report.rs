@@ -21,11 +21,13 @@ use crate::{bootc::Images, text};
 /// The longest message of a condition, in bytes; the schema admits more, people do not.
 const LONGEST_MESSAGE: usize = 4000;
 
-/// What the object asks for.
+/// What the object asks for. One that is being deleted asks for nothing any more, however long somebody's
+/// finalizer keeps it: with it the operator has let the node go, cordon and all.
 #[must_use]
 pub fn wanted(node: &BootcNode) -> Wanted {
     let spec = &node.spec;
-    let Some(image) = &spec.desired_image else {
+    let deleted = node.metadata.deletion_timestamp.is_some();
+    let Some(image) = spec.desired_image.as_ref().filter(|_| !deleted) else {
         return Wanted::Nothing;
     };
     let secret = spec.pull_secret_ref.as_ref().map(|it| Secret {
@@ -263,4 +265,22 @@ fn micro_time(at: Timestamp) -> MicroTime {
 
 fn from_micro_time(time: &MicroTime) -> Timestamp {
     Timestamp(time.0.as_millisecond())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_that_is_being_deleted_approves_nothing() {
+        let spec = crd::BootcNodeSpec {
+            desired_image: Some("r/os@sha256:1".into()),
+            desired_image_state: DesiredImageState::Booted,
+            ..crd::BootcNodeSpec::default()
+        };
+        let mut node = BootcNode::new("n", spec);
+        assert!(wanted(&node).spec().is_some_and(|it| it.approves("b")));
+        node.metadata.deletion_timestamp = Some(time(Timestamp(0)));
+        assert_eq!(wanted(&node), Wanted::Nothing);
+    }
 }

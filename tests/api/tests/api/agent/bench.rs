@@ -9,7 +9,7 @@ use crd::{BootcNode, BootcNodeSpec, BootcNodeStatus};
 use futures::StreamExt as _;
 use kube::{
     Api,
-    api::{Patch, PatchParams, PostParams, WatchEvent, WatchParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams},
 };
 use nodeagent::{agent::Agent, api::Server, hands::Hands};
 use serde_json::{Value, json};
@@ -81,6 +81,15 @@ impl Bench {
         let boot = self.status().await?.boot;
         let spec = json!({ "desiredImageState": "Booted", "approvedBoot": boot });
         self.spec(spec).await
+    }
+
+    /// The object is deleted, and stays by somebody's finalizer.
+    pub(crate) async fn delete_but_keep(&self) -> Result<()> {
+        let finalizers = json!({ "metadata": { "finalizers": ["example.com/keep"] } });
+        self.patch(finalizers).await?;
+        let api = self.api();
+        api.delete(&self.name, &DeleteParams::default()).await?;
+        Ok(())
     }
 
     /// A person asks for another try.

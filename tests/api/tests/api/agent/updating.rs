@@ -18,6 +18,7 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
         suite.trial("agent::no_lock_at_all", no_lock_at_all),
         suite.trial("agent::an_approval_for_another_boot", another_boot),
         suite.trial("agent::an_operator_that_names_no_boot", older_operator),
+        suite.trial("agent::an_approval_that_is_being_deleted", deleted),
         suite.trial("agent::an_image_that_falls_back", falls_back),
         suite.trial("agent::a_lost_update", lost_update),
         suite.trial("agent::a_refused_reboot", refused_reboot),
@@ -205,6 +206,25 @@ async fn another_boot(suite: Arc<Suite>) -> Result<()> {
         })
         .await?;
     is_not_rebooted_again(&bench).await
+}
+
+/// Somebody's finalizer keeps the object: what it approves holds no more, and what was staged for it
+/// goes.
+async fn deleted(suite: Arc<Suite>) -> Result<()> {
+    let bench = Bench::new(suite, "deleted").await?;
+    bench
+        .agent(async {
+            bench.says("Idle Healthy").await?;
+            bench.want(B).await?;
+            bench.says("Staged Healthy").await?;
+            bench.delete_but_keep().await?;
+            bench.approve().await?;
+            bench.says("Idle Healthy").await?;
+            bench.does("ostree admin undeploy", 1).await?;
+            ensure!(bench.host.boots() == 0, "rebooted by what is deleted");
+            Ok(())
+        })
+        .await
 }
 
 /// Tried once; the boot order is put right; not again until a person asks.
