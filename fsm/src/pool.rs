@@ -261,6 +261,13 @@ impl Sum {
         self.unhealthy.len() >= HALT_AT
     }
 
+    /// Would one more unhealthy slot holder halt it, namely this one?
+    #[must_use]
+    pub fn halted_beside(&self, node: &NodeName) -> bool {
+        let others = self.unhealthy.len() - usize::from(self.unhealthy.contains_key(node));
+        others + 1 >= HALT_AT
+    }
+
     /// How many slots there are: `max`, less the nodes that are down anyway, but for that reason
     /// never less than one.
     #[must_use]

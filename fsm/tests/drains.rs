@@ -9,10 +9,12 @@
 mod toy;
 
 use fsm::{
-    Input, NodeName, State,
+    Command, Input, NodeName, State,
+    command::Effect,
     input::{BlockedPod, DrainReport},
+    node::Approval,
     time::Seconds,
-    view::Amount,
+    view::{Activity, AgentFault, AgentFaultKind, Amount, Kept, NodeView},
 };
 use toy::{Toy, image};
 
@@ -212,4 +214,132 @@ fn what_a_drain_waits_for_is_shown_and_not_too_often() {
     toy.unblock("w1");
     toy.run(900);
     assert!(!toy.bootc[&"w1".into()].waiting.clone().unwrap().waiting);
+}
+
+/// A cluster of one node whose drain was just started, of which the answer is still to come.
+fn starting_to_drain() -> Toy {
+    let mut toy = ready(1, 5);
+    toy.blocked.insert("w1".into());
+    toy.want(2);
+    assert!(toy.until(|toy| !drains_started(toy).is_empty()));
+    assert_eq!(toy.record("w1").state, State::Cordoned);
+    toy
+}
+
+fn drains_started(toy: &Toy) -> Vec<u32> {
+    let effects = toy.commands.iter().filter_map(|it| match it {
+        Command::Decide(it) => Some(&it.effects),
+        _ => None,
+    });
+    let attempt = |it: &Effect| match it {
+        Effect::StartDrain { attempt } => Some(*attempt),
+        _ => None,
+    };
+    effects.flatten().filter_map(attempt).collect()
+}
+
+/// Uncordoned and cordoned again while another decision was on its way: pods may have come.
+#[test]
+fn a_drain_from_before_an_uncordon_does_not_count_however_short_that_was() {
+    for done_first in [true, false] {
+        let mut toy = starting_to_drain();
+        let done = Input::Drain {
+            node: "w1".into(),
+            attempt: drains_started(&toy)[0],
+            report: DrainReport::Done,
+        };
+        let cordoned = toy.nodes[&NodeName::from("w1")].clone();
+        let uncordoned = NodeView {
+            cordoned: false,
+            ..cordoned.clone()
+        };
+        if done_first {
+            toy.feed(done.clone());
+        }
+        toy.feed(Input::Node("w1".into(), Some(uncordoned)));
+        toy.feed(Input::Node("w1".into(), Some(cordoned)));
+        if !done_first {
+            toy.feed(done);
+        }
+        toy.settle_news();
+        assert!(!toy.bootc[&"w1".into()].spec.booted);
+        toy.blocked.clear();
+        toy.unblock("w1");
+        toy.run(900);
+        toy.assert_all_run(2);
+        let attempts = drains_started(&toy);
+        assert!(
+            attempts.len() == 2 && attempts[0] < attempts[1],
+            "{attempts:?}"
+        );
+    }
+}
+
+/// Another operator, not knowing that it leads no more, wrote it first.
+#[test]
+fn what_another_operator_approves_while_a_drain_is_started_holds() {
+    let mut toy = starting_to_drain();
+    toy.edit_bootc("w1", |bootc| {
+        let Kept::Is(record) = &mut bootc.kept else {
+            panic!("{:?}", bootc.kept);
+        };
+        let boot = bootc.report.as_ref().and_then(|report| report.boot.clone());
+        record.state = State::Rebooting;
+        record.approval = Some(Approval {
+            boot: boot.clone(),
+            before: Some(image(1).digest().to_owned()),
+            at: record.since,
+        });
+        bootc.generation += 1;
+        (bootc.spec.booted, bootc.spec.approved_boot) = (true, boot);
+    });
+    toy.settle_news();
+    assert_eq!(toy.record("w1").state, State::Rebooting);
+    assert!(
+        toy.bootc[&"w1".into()].spec.booted,
+        "{}",
+        toy.log.join("\n")
+    );
+    toy.run(900);
+    toy.assert_all_run(2);
+    assert_eq!(toy.host("w1").reboots, 1);
+}
+
+/// The pool's sum knows of what a node tells only once the node was decided on.
+#[test]
+fn a_node_that_halts_its_pool_is_not_approved_with_the_same_report() {
+    let mut toy = ready(2, 3);
+    toy.edit_pool("p", |pool| pool.spec.max_unavailable = Amount::Count(2));
+    toy.blocked.extend(["w1".into(), "w2".into()]);
+    toy.want(2);
+    toy.run(60);
+    let tells = |toy: &mut Toy, name: &str, activity, fault: bool| {
+        toy.edit_bootc(name, |bootc| {
+            let report = bootc.report.as_mut().unwrap();
+            report.activity = activity;
+            report.degraded = fault.then(|| AgentFault {
+                kind: AgentFaultKind::Error,
+                message: "bootc status failed".into(),
+            });
+        });
+        toy.settle_news();
+    };
+    for name in ["w1", "w2"] {
+        toy.host(name).silent = true;
+    }
+    tells(&mut toy, "w1", Activity::Staged, true);
+    tells(&mut toy, "w2", Activity::Staging, false);
+    toy.unblock("w2");
+    toy.settle();
+    tells(&mut toy, "w2", Activity::Staged, true);
+    assert!(!toy.bootc[&"w2".into()].spec.booted);
+    assert_eq!(degraded(&toy).0, "RolloutHalted");
+    tells(&mut toy, "w1", Activity::Staged, false);
+    tells(&mut toy, "w2", Activity::Staged, false);
+    for name in ["w1", "w2"] {
+        toy.host(name).silent = false;
+    }
+    toy.unblock("w1");
+    toy.run(900);
+    toy.assert_all_run(2);
 }

@@ -9,7 +9,9 @@
 mod toy;
 
 use fsm::{
-    NodeName, PoolName,
+    Command, Input, NodeName, PoolName, State,
+    command::PoolWrite,
+    input::Outcome,
     view::{ImageRef, Kept},
 };
 use toy::{PHASES, Toy, image, in_phase, pool_spec};
@@ -282,5 +284,81 @@ fn nothing_is_decided_before_the_lists_are_complete() {
         };
         let out = rollout.handle(toy.now, fsm::Input::Node(name.clone(), Some(view)));
         assert_eq!(out, []);
+    }
+}
+
+/// Only what the pool had put on its nodes is left there, and that cannot be taken back yet.
+#[test]
+fn a_deleted_pool_stays_until_its_cordon_and_its_label_are_gone() {
+    for cordoned in [true, false] {
+        let phase = if cordoned {
+            State::Draining
+        } else {
+            State::Staging
+        };
+        for mut toy in in_phase(phase, 1, 5) {
+            toy.bootc.clear();
+            toy.pools.get_mut(&PoolName::from("p")).unwrap().deleting = true;
+            toy.refuse
+                .insert("w1".into(), Outcome::Refused("a webhook says no".into()));
+            toy.start();
+            toy.pass(100);
+            let node = &toy.nodes[&NodeName::from("w1")];
+            assert!(node.labelled && node.cordoned == cordoned);
+            assert!(!toy.pools.is_empty(), "{}", toy.log.join("\n"));
+            toy.refuse.clear();
+            toy.run(900);
+            assert_let_go(&toy, "w1");
+            assert!(toy.pools.is_empty());
+        }
+    }
+}
+
+/// The watch tells that the `BootcNode` is gone before the rest of the decision is through.
+#[test]
+fn a_deleted_pool_stays_until_a_node_that_is_being_let_go_is_through() {
+    for mut toy in in_phase(State::Draining, 1, 5) {
+        toy.settle_news();
+        let node = toy.nodes.get_mut(&NodeName::from("w1")).unwrap();
+        node.claims.clear();
+        let node = node.clone();
+        let pool = toy.pools.get_mut(&PoolName::from("p")).unwrap();
+        pool.deleting = true;
+        let pool = pool.clone();
+        toy.commands.clear();
+        toy.feed(Input::Pool("p".into(), Some(pool)));
+        toy.feed(Input::Node("w1".into(), Some(node)));
+        toy.feed(Input::BootcNode("w1".into(), None));
+        let lets_go = |it: &Command| matches!(it, Command::Decide(_));
+        assert!(toy.commands.iter().any(lets_go), "{:?}", toy.commands);
+        let goes = |it: &Command| {
+            let what = PoolWrite::RemoveFinalizer;
+            matches!(it, Command::Pool { what: it, .. } if *it == what)
+        };
+        assert!(!toy.commands.iter().any(goes), "{:?}", toy.commands);
+        toy.run(60);
+        assert!(toy.commands.iter().any(goes), "{:?}", toy.commands);
+        assert_let_go(&toy, "w1");
+        assert!(toy.pools.is_empty());
+    }
+}
+
+/// One that was made and deleted by somebody before the watch told of it is made again, and does not
+/// hold up the end of its pool.
+#[test]
+fn a_bootcnode_that_is_made_and_deleted_unseen_is_not_waited_for_for_ever() {
+    for deleted in [true, false] {
+        let mut toy = Toy::new(1, 2);
+        assert!(toy.until(|toy| !toy.bootc.is_empty()));
+        toy.bootc.clear();
+        let answered = toy.until(|toy| {
+            let done = |input: &Input| matches!(input, Input::Done { .. });
+            toy.journal.iter().any(|it| done(&it.1))
+        });
+        assert!(answered);
+        toy.edit_pool("p", |pool| pool.deleting = deleted);
+        toy.pass(120);
+        assert_eq!(toy.pools.is_empty(), deleted, "{}", toy.log.join("\n"));
+        assert_eq!(toy.bootc.is_empty(), deleted, "{}", toy.log.join("\n"));
     }
 }

@@ -75,3 +75,19 @@ fn a_cordon_that_was_there_before_stays() {
         }
     }
 }
+
+/// It would hold for every boot to come, as one that names its boot does not.
+#[test]
+fn an_approval_that_names_no_boot_ends_with_the_update() {
+    for plain in [true, false] {
+        let mut toy = Toy::new(2, 4);
+        toy.plain_agents = plain;
+        toy.run(60);
+        toy.want(2);
+        toy.run(900);
+        toy.assert_all_run(2);
+        for bootc in toy.bootc.values() {
+            assert_eq!(bootc.spec.booted, !plain);
+        }
+    }
+}

@@ -3,7 +3,7 @@
 //! They do not look at the state: what follows from them in which state is the machine's.
 
 use super::{
-    facts::{DrainStage, Facts, MAX_TRIES, Wanted},
+    facts::{Drain, DrainStage, Facts, MAX_TRIES, Wanted},
     record::Record,
 };
 use crate::view::{Activity, AgentFaultKind};
@@ -103,7 +103,7 @@ impl Event {
             Self::Dead => facts.dead(),
             Self::Drained => drained(record, facts),
             Self::DrainLate => facts.drain_late(record),
-            Self::CordonLost => record.slot.is_some() && !facts.cordoned(),
+            Self::CordonLost => record.slot.is_some() && cordon_lost(record, facts),
             Self::CordonSeen => record.slot.is_some() && facts.cordoned(),
             Self::Unstaged => !staged(record, facts),
             Self::Staged => staged(record, facts),
@@ -190,6 +190,12 @@ fn drained(record: &Record, facts: &Facts<'_>) -> bool {
         .drain
         .is_some_and(|drain| drain.attempt == record.attempt && drain.stage == DrainStage::Done);
     done && facts.cordoned() && staged(record, facts) && !facts.halted
+}
+
+/// Is a slot holder not cordoned, or was it not for a while since its drain began?
+fn cordon_lost(record: &Record, facts: &Facts<'_>) -> bool {
+    let void = |drain: &Drain| drain.attempt == record.attempt && drain.stage == DrainStage::Void;
+    !facts.cordoned() || facts.drain.is_some_and(void)
 }
 
 /// Is the agent idle? Of a node without a slot it does not matter: it did not go down by us, and

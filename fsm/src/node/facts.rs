@@ -46,6 +46,8 @@ pub enum DrainStage {
     Running,
     /// Only what may stay is left.
     Done,
+    /// The node took pods meanwhile, so whatever comes of it does not count.
+    Void,
 }
 
 /// The pool's limits in time.

@@ -262,9 +262,11 @@ impl Context<'_, '_> {
     }
 
     /// The update is over. The approval stays: its boot is over and it is void, and taking it back
-    /// would be one more change of the spec for the agent to report on.
+    /// would be one more change of the spec for the agent to report on. One that names no boot goes: it
+    /// would hold for every boot to come.
     fn finish(&mut self) -> Outcome<State> {
         self.record.slot = None;
+        self.record.approval.take_if(|it| it.boot.is_none());
         let _ = self.forget_faults();
         Transition(State::Idle)
     }

@@ -111,6 +111,11 @@ impl Node {
             flight.node_news = true;
         }
         self.news();
+        // An uncordon that is over before anything could follow from it is not to be seen later.
+        let takes_pods = view.as_ref().is_none_or(|view| !view.cordoned);
+        if let Some(drain) = self.drain.as_mut().filter(|_| takes_pods) {
+            drain.stage = DrainStage::Void;
+        }
         self.view = view;
     }
 

@@ -192,6 +192,7 @@ impl Rollout {
             return;
         };
         match report {
+            DrainReport::Done if drain.stage == DrainStage::Void => {}
             DrainReport::Done => {
                 drain.stage = DrainStage::Done;
                 node.pods.clear();

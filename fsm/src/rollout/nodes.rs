@@ -74,7 +74,8 @@ impl Rollout {
         let Some(record) = node.record.clone() else {
             return;
         };
-        let facts = self.facts(node, place, &record, grant);
+        let mut facts = self.facts(node, place, &record, grant);
+        facts.halted |= self.halts(name, node, place, &facts);
         let site = site(node, place);
         let effects_of = |record: &Record| effects::effects(record, &facts, &site);
         let next = node::step(&record, &facts, |record| !effects_of(record).is_empty());
@@ -88,6 +89,18 @@ impl Rollout {
         let effects = effects_of(&next);
         earliest(wake, facts.wake.get());
         self.proceed(name, node, place, next, effects, grant, wake);
+    }
+
+    /// Does what this node has just told halt its pool? The pool's sum knows of it only afterwards.
+    fn halts(&self, name: &NodeName, node: &Node, place: &Place, facts: &Facts<'_>) -> bool {
+        let owner = place.owner.as_ref();
+        let pool = owner.and_then(|owner| self.pools.get(&owner.pool));
+        pool.is_some_and(|pool| pool.sum.halted_beside(name))
+            && node.holds()
+            && node.record.as_ref().is_some_and(|record| {
+                let problem = health::problem(record, facts, None);
+                health::unhealthy(record, facts, problem.as_ref()).is_some()
+            })
     }
 
     /// A node without a `BootcNode`: it joins, or must not keep anything of us.

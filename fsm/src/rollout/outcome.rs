@@ -60,7 +60,7 @@ fn succeed(node: &mut Node, flight: &Flight, behind: bool, now: Timestamp) {
     node.hold = behind.then(|| await_news(now, flight));
     let settles = |effect: &Effect| matches!(effect, Effect::Commit(_) | Effect::Delete);
     node.maybe_slot &= !flight.effects.iter().any(settles);
-    if node.bootc.is_none() {
+    if node.bootc.is_none() || is_overtaken(node, flight) {
         return;
     }
     let written = flight.effects.iter().find_map(|effect| match effect {
@@ -72,6 +72,12 @@ fn succeed(node: &mut Node, flight: &Flight, behind: bool, now: Timestamp) {
     });
     let record = written.unwrap_or_else(|| flight.record.clone());
     node.follow(record);
+}
+
+/// Somebody else wrote another record while effects were carried out that write none: that one holds.
+fn is_overtaken(node: &Node, flight: &Flight) -> bool {
+    let writes = |effect: &Effect| matches!(effect, Effect::Commit(_) | Effect::Create { .. });
+    flight.bootc_news && node.record.is_none() && !flight.effects.iter().any(writes)
 }
 
 /// Hops that the next write keeps as well: a process that dies right after may not have told of them.

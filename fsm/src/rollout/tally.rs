@@ -158,7 +158,7 @@ impl Place {
     }
 }
 
-/// The pools that count a node.
+/// The pools that count a node: those that claim it, its own, and one that has not let it go yet.
 fn counted(node: &Node, place: &Place) -> BTreeSet<PoolName> {
     let mut pools: BTreeSet<_> = node
         .view
@@ -166,6 +166,7 @@ fn counted(node: &Node, place: &Place) -> BTreeSet<PoolName> {
         .flat_map(|view| view.claims.clone())
         .collect();
     pools.extend(place.owner.as_ref().map(|owner| owner.pool.clone()));
+    pools.extend(bound_to(node).into_iter().flatten().cloned());
     if node.is_gone() {
         BTreeSet::new()
     } else {
@@ -173,15 +174,29 @@ fn counted(node: &Node, place: &Place) -> BTreeSet<PoolName> {
     }
 }
 
-/// What a node shows to a pool that claims it and does not have it. One that still bears the pool's
-/// cordon was not let go yet, and one with a write of the pool under way may be its own in a moment.
+/// The pools that a node is bound to beside its `BootcNode`. One that still bears a pool's cordon was
+/// not let go yet, and one with a write of a pool under way may be its own in a moment.
+fn bound_to(node: &Node) -> [Option<&PoolName>; 3] {
+    let view = node.view.as_ref();
+    [
+        view.and_then(|view| view.cordoned_by.as_ref()),
+        node.flight.as_ref().and_then(|it| it.pool.as_ref()),
+        node.created.as_ref().map(|(_, pool)| pool),
+    ]
+}
+
+/// What a node shows to a pool that does not have it.
 fn bystander(node: &Node, place: &Place, pool: &PoolName, since: Timestamp) -> Tally {
     let view = node.view.as_ref();
-    let cordoned_by = view.and_then(|view| view.cordoned_by.as_ref());
-    let flight = node.flight.as_ref().and_then(|it| it.pool.as_ref());
-    let created = node.created.as_ref().map(|(_, pool)| pool);
+    let claimed = view.is_some_and(|view| view.claims.contains(pool));
+    // Nothing says whose label it is.
+    let labelled = claimed && node.bootc.is_none() && view.is_some_and(|view| view.labelled);
     Tally {
-        bucket: Bucket::Pending,
+        bucket: if claimed {
+            Bucket::Pending
+        } else {
+            Bucket::Leaving
+        },
         since,
         waits: None,
         holds: false,
@@ -190,7 +205,7 @@ fn bystander(node: &Node, place: &Place, pool: &PoolName, since: Timestamp) -> T
         wants_room: false,
         stages: false,
         unavailable: false,
-        owned: [cordoned_by, flight, created].contains(&Some(pool)),
+        owned: labelled || bound_to(node).contains(&Some(pool)),
         problem: None,
         drain_waits: None,
         rivals: place.rivals_of(Some(pool)),

@@ -135,6 +135,7 @@ fn drains() -> Vec<Option<Drain>> {
         None,
         drain(1, DrainStage::Running),
         drain(1, DrainStage::Done),
+        drain(1, DrainStage::Void),
         drain(0, DrainStage::Done),
     ]
 }
