@@ -1,5 +1,6 @@
 //! What the API server's audit log says.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -33,6 +34,9 @@ pub struct AuditEvent {
     pub request_received: k8s_openapi::jiff::Timestamp,
     /// The answer; absent in the first stage.
     pub response_status: Option<AuditStatus>,
+    /// What authorizers and admission say of it, such as `authorization.k8s.io/decision`.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
     /// The body of the request, by the policy's level.
     #[serde(default)]
     pub request_object: serde_json::Value,
