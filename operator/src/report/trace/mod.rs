@@ -2,8 +2,9 @@
 //! what the agent and the drain have to say. Pure.
 //!
 //! A span is made when it ends, with its true start and end, and its id follows from the trace, its
-//! name and its start. What is remembered here only adds to that: after a restart, spans of the
-//! phases that end from then on are the same, but for what happened before in the phase under way.
+//! name and its start (of a drain from its number: parts of it are sent before it ends). What is
+//! remembered here only adds to that: after a restart, spans of the phases that end from then on are
+//! the same, but for what happened before in the phase under way.
 
 mod children;
 mod export;
@@ -57,12 +58,23 @@ pub struct Tracks {
 /// Of one node, about the phase under way.
 #[derive(Debug, Default)]
 struct Track {
-    /// When it truly came into the state in which it is since that moment: no later than it was seen.
-    came: Option<(State, Timestamp, Timestamp)>,
+    came: Option<Came>,
     marks: Vec<Mark>,
     /// What was wrong last.
     trouble: Option<String>,
     pods: Pods,
+}
+
+/// How a node came into its state.
+#[derive(Clone, Copy, Debug)]
+struct Came {
+    state: State,
+    /// When that was seen.
+    seen: Timestamp,
+    /// When it truly was: no later.
+    at: Timestamp,
+    /// It was told again: another process saw it.
+    again: bool,
 }
 
 impl Tracks {
@@ -115,7 +127,7 @@ impl Tracks {
         let Some(context) = context.filter(|_| record.state == State::Draining) else {
             return Vec::new();
         };
-        let drain = context.id("drain", record.since);
+        let drain = context.drain(record.attempt);
         let track = self.nodes.entry(node.clone()).or_default();
         let gone = track.pods.see(pods, at);
         let span = |pod| children::pod(context, drain, node, pod, at);
@@ -137,7 +149,12 @@ impl Track {
 
     fn hop(&mut self, told: &Told<'_>) -> Option<Vec<Span>> {
         let (start, end) = self.bounds(told);
-        self.came = Some((told.hop.to, told.hop.at, end));
+        self.came = Some(Came {
+            state: told.hop.to,
+            seen: told.hop.at,
+            at: end,
+            again: told.again,
+        });
         let trouble = self.trouble.take();
         let marks = std::mem::take(&mut self.marks);
         let pods = self.pods.end();
@@ -146,7 +163,10 @@ impl Track {
         let mut spans = Vec::new();
         let error = error(told.hop, trouble);
         if let Some(name) = phase(told.hop.from) {
-            let id = context.id(name, told.hop.since);
+            let id = match told.hop.from {
+                State::Draining => context.drain(attempt(told)),
+                _ => context.id(name, told.hop.since),
+            };
             let span = context.span(context.root, (name, name), told.node, start, end);
             let all = children::steps(context, id, told, start, end);
             spans.extend(all);
@@ -173,11 +193,17 @@ impl Track {
     /// when the image was staged and when the host was back.
     fn bounds(&self, told: &Told<'_>) -> (Timestamp, Timestamp) {
         let hop = told.hop;
-        let start = match self.came {
-            Some((state, seen, came)) if (state, seen) == (hop.from, hop.since) => came,
-            _ => hop.since,
-        };
+        let came = |came: &Came| (came.state, came.seen) == (hop.from, hop.since);
+        let came = self.came.filter(came);
+        let start = came.map_or(hop.since, |came| came.at);
         let step = match (hop.from, hop.to) {
+            // After a restart nobody knows when the cordon was there; it is, as soon as it is asked
+            // for, and what the drain did since then belongs to it.
+            (State::Cordoned, State::Draining)
+                if !told.again && came.is_none_or(|came| came.again) =>
+            {
+                return (start, start);
+            }
             (State::Staging, State::Staged) => "Staging",
             (State::Rebooting, State::Verifying) => "Returning",
             _ => return (start, hop.at),
@@ -194,10 +220,16 @@ fn phase_attributes(mut attributes: Vec<Attribute>, told: &Told<'_>) -> Vec<Attr
     attributes.push(("bootc.state", told.hop.from.to_string().as_str().into()));
     attributes.push(("bootc.cause", told.hop.cause.as_str().into()));
     if told.hop.from == State::Draining {
-        let attempt = i64::from(told.record.attempt);
-        attributes.push(("bootc.drain.attempt", Value::Number(attempt)));
+        let attempt = Value::Number(attempt(told).into());
+        attributes.push(("bootc.drain.attempt", attempt));
     }
     attributes
+}
+
+/// The number of the drain that a hop ends: the record after it may have the next one's.
+fn attempt(told: &Told<'_>) -> u32 {
+    let next = u32::from(told.hop.to == State::Cordoned);
+    told.record.attempt.saturating_sub(next)
 }
 
 fn pool(told: &Told<'_>) -> Option<Attribute> {

@@ -76,9 +76,18 @@ impl Context {
     /// The id of the span of this name that began then. It follows from what it is, so a process that
     /// starts anew repeats a span and makes no second one.
     pub(super) fn id(self, name: &str, start: Timestamp) -> u64 {
+        self.hashed(name, start.0)
+    }
+
+    /// The id of the span of the drain with that number. When it began, each process sees anew.
+    pub(super) fn drain(self, attempt: u32) -> u64 {
+        self.hashed("drain", attempt.into())
+    }
+
+    fn hashed(self, name: &str, number: i64) -> u64 {
         let mut hash = Sha256::new();
         hash.update(self.trace.to_be_bytes());
-        hash.update(start.0.to_be_bytes());
+        hash.update(number.to_be_bytes());
         hash.update(name);
         let hash: [u8; 32] = hash.finalize().into();
         let (first, _) = hash.split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));

@@ -30,6 +30,7 @@ struct Way {
     since: Timestamp,
     steps: Vec<StepView>,
     began: i64,
+    attempt: u32,
 }
 
 impl Way {
@@ -40,6 +41,7 @@ impl Way {
             since: at(-1000),
             steps: Vec::new(),
             began,
+            attempt: 1,
         }
     }
 
@@ -47,7 +49,7 @@ impl Way {
         Record {
             state: self.state,
             since: self.since,
-            attempt: 1,
+            attempt: self.attempt,
             node_uid: "n1".into(),
             image: Some(image()),
             traceparent: Some(PARENT.to_owned()),
@@ -217,6 +219,44 @@ fn a_process_that_starts_anew_repeats_the_same_spans() {
     (late.state, late.since) = (State::Staging, at(0));
     let again = late.go(State::Staged, 60, "Staged");
     assert_eq!((again[0].id, again[0].parent), (first[0].id, ROOT));
+}
+
+#[test]
+fn a_process_that_starts_anew_in_a_drain_goes_on_with_its_span() {
+    let drain = |way: &mut Way, pods: &[&str], seconds| {
+        let blocked = |pod: &&str| BlockedPod {
+            pod: format!("ns/{pod}"),
+            why: None,
+        };
+        let (pods, record): (Vec<_>, _) = (pods.iter().map(blocked).collect(), way.record());
+        way.tracks.pods(&"w1".into(), &record, &pods, at(seconds))
+    };
+    let mut way = Way::new(0);
+    (way.state, way.since) = (State::Staged, at(50));
+    way.go(State::Cordoned, 100, "Granted");
+    let cordon = way.go(State::Draining, 101, "CordonSeen");
+    drain(&mut way, &["a", "b"], 102);
+    let gone = drain(&mut way, &["a"], 110);
+    // What is kept is that it was cordoned; the other process finds it so.
+    let mut other = Way::new(0);
+    (other.state, other.since) = (State::Cordoned, at(100));
+    let again = other.go(State::Draining, 150, "CordonSeen");
+    assert_eq!(again[0].id, cordon[0].id);
+    drain(&mut other, &["a"], 151);
+    let ended = other.go(State::Rebooting, 160, "Drained");
+    let whole = ended.iter().find(|span| span.name == "drain").unwrap();
+    assert_eq!(whole.id, gone[0].parent, "a pod's span hangs in the air");
+    assert_eq!((whole.start, whole.end), (at(100), at(160)));
+    // A later drain is another span.
+    let mut later = Way::new(0);
+    (later.state, later.since) = (State::Draining, at(100));
+    later.attempt = 2;
+    let lost = later.go(State::Cordoned, 120, "CordonLost");
+    assert_eq!(lost[0].id, whole.id, "the first of two drains");
+    later.go(State::Draining, 121, "CordonSeen");
+    let second = later.go(State::Rebooting, 130, "Drained");
+    assert_ne!(second[0].id, whole.id);
+    assert_eq!(second[0].start, at(121));
 }
 
 #[test]
