@@ -57,6 +57,28 @@ pub fn built(program: &str) -> Option<PathBuf> {
     path.is_file().then_some(path)
 }
 
+/// Builds the programs of a package for this machine, in the profile for development, and answers
+/// the folder that they are in. What cargo says goes to standard error.
+pub fn programs(package: &str, programs: &[&str]) -> Result<PathBuf> {
+    let before: Option<Vec<_>> = programs.iter().map(|program| built(program)).collect();
+    if let Some(folder) = before.iter().flatten().find_map(|path| path.parent()) {
+        return Ok(folder.to_owned());
+    }
+    let mut command = command();
+    command.args([
+        "build",
+        "--quiet",
+        "--locked",
+        "--bins",
+        "--package",
+        package,
+    ]);
+    if !wait(command, package)? {
+        bail!("cannot build {package}");
+    }
+    Ok(paths::target().join("debug"))
+}
+
 /// Builds a program of a package as a static one, which runs on any host and in
 /// an image `FROM scratch`. What cargo says goes to standard error.
 pub fn static_program(package: &str, program: &str) -> Result<PathBuf> {
@@ -77,11 +99,19 @@ pub fn static_program(package: &str, program: &str) -> Result<PathBuf> {
     ]);
     // Hosts have no debugger, and each cluster gets a copy.
     command.args(["--config", "profile.dev.strip=\"symbols\""]);
-    command.stdout(Stdio::null());
+    if !wait(command, program)? {
+        bail!("cannot build {program}: if the target is missing, run `rustup target add {target}`");
+    }
+    Ok(paths::target().join(target).join("debug").join(program))
+}
+
+/// Runs cargo and shows that something is built; whether it was.
+fn wait(mut command: Command, what: &str) -> Result<bool> {
     let mut child = command
+        .stdout(Stdio::null())
         .spawn()
         .context("cannot run cargo: install Rust from https://rustup.rs")?;
-    let mut step = Step::quiet(format!("building {program}"));
+    let mut step = Step::quiet(format!("building {what}"));
     let status = loop {
         if let Some(status) = child.try_wait()? {
             break status;
@@ -90,8 +120,5 @@ pub fn static_program(package: &str, program: &str) -> Result<PathBuf> {
         thread::sleep(POLL);
     };
     step.done();
-    if !status.success() {
-        bail!("cannot build {program}: if the target is missing, run `rustup target add {target}`");
-    }
-    Ok(paths::target().join(target).join("debug").join(program))
+    Ok(status.success())
 }

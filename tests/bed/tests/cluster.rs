@@ -4,8 +4,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write as _;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bed::image::{self, Registry};
@@ -228,6 +231,7 @@ async fn three_nodes_run_our_pods_and_nothing_is_left() {
             .code(),
         Some(7)
     );
+    a_door_leads_to_this_machine(&bink);
     bink.run(&["node", "remove", "node3", "--force"]);
     eventually("the removed node is gone", async || {
         nodes.get_opt("node3").await.unwrap().is_none()
@@ -276,6 +280,21 @@ async fn answers_by_pod_ip(client: &Client) {
             format!("{name}\n")
         );
     }
+}
+
+/// What listens on this machine's loopback address is reached by hosts once it is asked for.
+fn a_door_leads_to_this_machine(bink: &Bink) {
+    let here = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = here.local_addr().unwrap().port().to_string();
+    let answering = thread::spawn(move || here.accept().unwrap().0.write_all(b"hello").unwrap());
+    let there = bink.run(&["bed", "door", &port]);
+    let (address, same) = there.trim().split_once(':').unwrap();
+    assert_eq!(same, port);
+    let ask = format!("bash -c 'cat < /dev/tcp/{address}/{port}'");
+    assert_eq!(bink.run(&["node", "ssh", "node2", "--", &ask]), "hello");
+    answering.join().unwrap();
+    let taken = bink.output(&["bed", "door", &port]);
+    assert_eq!(taken.status.code(), Some(1), "it was made twice");
 }
 
 #[tokio::test(flavor = "multi_thread")]

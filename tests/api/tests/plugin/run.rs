@@ -79,7 +79,8 @@ pub(crate) struct Stage {
 impl Stage {
     /// Builds the programs, makes the accounts and starts the operator.
     pub(crate) async fn set(suite: &Arc<Suite>) -> Result<Arc<Self>> {
-        let bin = build().await?;
+        let build = || bed::cargo::programs("operator", &["kubectl-bootc", "bootc-operator"]);
+        let bin = tokio::task::spawn_blocking(build).await??;
         let folder = TempDir::new()?;
         let mut operator = JoinSet::new();
         let config = Config {
@@ -181,24 +182,4 @@ async fn account_with(suite: &Suite, account: Account, role: Option<&str>) -> Re
     let api = Api::all(suite.admin.clone());
     api.create(&PostParams::default(), &binding).await?;
     Ok(())
-}
-
-/// The folder of the programs: built now, unless they were built before.
-async fn build() -> Result<PathBuf> {
-    let before = bed::cargo::built("kubectl-bootc").zip(bed::cargo::built("bootc-operator"));
-    if let Some(folder) = before.and_then(|(program, _)| Some(program.parent()?.to_owned())) {
-        return Ok(folder);
-    }
-    let mut command = Command::from(bed::cargo::command());
-    let args = [
-        "build",
-        "--quiet",
-        "--locked",
-        "--package",
-        "operator",
-        "--bins",
-    ];
-    let status = command.args(args).status().await?;
-    ensure!(status.success(), "cargo {} failed", args.join(" "));
-    Ok(bed::paths::target().join("debug"))
 }

@@ -30,6 +30,11 @@ pub(crate) fn run(cluster: &str, command: Bed) -> Result<()> {
             println!("Password: {}", registry::PASSWORD);
             Ok(())
         }
+        Bed::Door { port } => {
+            ask(cluster, &Request::Door { port })?;
+            println!("{}:{port}", network::REGISTRY);
+            Ok(())
+        }
         Bed::AuditLog => {
             State::running(cluster)?;
             println!("{}", supervisor::audit_log(cluster)?.display());

@@ -213,6 +213,12 @@ pub(crate) enum Bed {
     /// Print the name, in the cluster, of the registry's protected door to the
     /// same images, and who may pull through it: a user and a password
     RegistryAuth,
+    /// Let hosts and pods reach a port of this machine's loopback address, as long as the cluster
+    /// runs; prints where: `address:port`
+    Door {
+        /// The port, here and there
+        port: u16,
+    },
     /// Print where the API server logs what service accounts other than
     /// Kubernetes' own ask for: an audit event a line
     AuditLog,

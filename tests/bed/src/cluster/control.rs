@@ -37,6 +37,11 @@ pub enum Request {
         /// Plugged in.
         is_in: bool,
     },
+    /// Let a port of the registry's address lead to the same port of this machine's loopback.
+    Door {
+        /// That.
+        port: u16,
+    },
     /// Do something to the control plane.
     ControlPlane {
         /// To which part of it.

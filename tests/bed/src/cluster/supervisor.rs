@@ -133,12 +133,21 @@ fn hold(spec: &Spec, handshake: &mut Handshake) -> Result<()> {
     registry::start(Mark::of(std::process::id()))?;
     let api = bind(SocketAddrV4::new(Ipv4Addr::LOCALHOST, spec.api_port))?;
     // From here on this thread is in the cluster's network; `machine` stays.
-    let machine = Stay::here(pass_to_registry)?;
+    let machine = Stay::here(pass_to_machine)?;
     enter_network(built)?;
     let (registry_gate, gate) = watch::channel(true);
     let doors = [network::REGISTRY_PORT, network::PROTECTED_PORT];
     let [everybody, protected] = doors.map(|port| bind(SocketAddrV4::new(network::REGISTRY, port)));
-    machine.give(([everybody?, protected?], gate))?;
+    let (further, asked) = mpsc::unbounded_channel();
+    machine.give(Doors {
+        registry: [everybody?, protected?],
+        gate,
+        further: asked,
+    })?;
+    let ways = Ways {
+        registry: registry_gate,
+        further,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -147,7 +156,7 @@ fn hold(spec: &Spec, handshake: &mut Handshake) -> Result<()> {
         tokio::select! {
             ended = detached::termination() => ended,
             ended = owner_is_gone(spec.owner) => ended,
-            ended = Cluster::serve(spec, built, &dir, api, registry_gate, handshake) => ended,
+            ended = Cluster::serve(spec, built, &dir, api, ways, handshake) => ended,
         }
     })
 }
@@ -165,7 +174,7 @@ pub fn audit_log(cluster: &str) -> Result<PathBuf> {
 fn bind(address: SocketAddrV4) -> Result<TcpListener> {
     let listener = TcpListener::bind(address).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => anyhow::anyhow!(
-            "port {} is taken: choose another with --api-port",
+            "port {} is taken: choose another (the API server's: --api-port)",
             address.port()
         ),
         _ => anyhow::Error::new(error).context(format!("cannot listen on {address}")),
@@ -174,23 +183,49 @@ fn bind(address: SocketAddrV4) -> Result<TcpListener> {
     Ok(listener)
 }
 
+/// Where hosts and pods find what this machine has on its loopback address.
+struct Doors {
+    /// The registry's: for everybody, and the protected one.
+    registry: [TcpListener; 2],
+    gate: Gate,
+    /// More, as they are asked for.
+    further: mpsc::UnboundedReceiver<TcpListener>,
+}
+
+/// What a cluster can do about them.
+struct Ways {
+    /// Closed, the registry is out of reach for hosts and pods.
+    registry: watch::Sender<bool>,
+    further: mpsc::UnboundedSender<TcpListener>,
+}
+
 /// Passes connections of hosts and pods on to the two doors of the machine's
-/// registry, wherever that is at the moment.
-async fn pass_to_registry(([everybody, protected], gate): ([TcpListener; 2], Gate)) {
+/// registry, wherever that is at the moment, and to what else was asked for.
+async fn pass_to_machine(doors: Doors) {
+    let [everybody, protected] = doors.registry;
+    let port = |of: fn(&registry::Running) -> u16| {
+        move || registry::find().ok().flatten().map(|running| of(&running))
+    };
     tokio::join!(
-        pass_to(everybody, gate.clone(), |running| running.port),
-        pass_to(protected, gate, |running| running.protected),
+        pass_to(everybody, doors.gate.clone(), port(|it| it.port)),
+        pass_to(protected, doors.gate, port(|it| it.protected)),
+        pass_further(doors.further),
     );
 }
 
-async fn pass_to(listener: TcpListener, gate: Gate, port: impl Fn(&registry::Running) -> u16) {
-    let target = || {
-        let running = registry::find().ok().flatten()?;
-        Some(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port(&running)))
-    };
+/// Each leads to the port that it has itself.
+async fn pass_further(mut doors: mpsc::UnboundedReceiver<TcpListener>) {
+    while let Some(door) = doors.recv().await {
+        let port = door.local_addr().ok().map(|address| address.port());
+        tokio::spawn(pass_to(door, forward::open(), move || port));
+    }
+}
+
+async fn pass_to(listener: TcpListener, gate: Gate, port: impl Fn() -> Option<u16>) {
+    let target = || Some(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port()?));
     match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => forward::forward(listener, target, gate).await,
-        Err(error) => progress::say(format_args!("hosts cannot reach the registry: {error}")),
+        Err(error) => progress::say(format_args!("hosts cannot reach this machine: {error}")),
     }
 }
 
@@ -220,8 +255,7 @@ async fn owner_is_gone(owner: Option<Mark>) -> Result<()> {
 struct Cluster {
     hosts: Hosts,
     control_plane: ControlPlane,
-    /// Closed, the registry is out of reach for hosts and pods.
-    registry: watch::Sender<bool>,
+    ways: Ways,
 }
 
 impl Cluster {
@@ -231,7 +265,7 @@ impl Cluster {
         built: &Built,
         dir: &RunDir,
         api: TcpListener,
-        registry: watch::Sender<bool>,
+        ways: Ways,
         handshake: &mut Handshake,
     ) -> Result<()> {
         let port = api.local_addr()?.port();
@@ -243,7 +277,7 @@ impl Cluster {
             forward::open(),
         ));
         tokio::spawn(dns::serve(dns::bind().await?));
-        let mut cluster = Self::start(spec, built, dir, port, registry).await?;
+        let mut cluster = Self::start(spec, built, dir, port, ways).await?;
         cluster
             .hosts
             .add(&spec.node, &cluster.control_plane)
@@ -262,7 +296,7 @@ impl Cluster {
         built: &Built,
         dir: &RunDir,
         port: u16,
-        registry: watch::Sender<bool>,
+        ways: Ways,
     ) -> Result<Self> {
         let name = control_plane_dir(&spec.name);
         let config = control_plane::Config {
@@ -299,7 +333,7 @@ impl Cluster {
         Ok(Self {
             hosts,
             control_plane,
-            registry,
+            ways,
         })
     }
 
@@ -337,8 +371,13 @@ impl Cluster {
             Request::RemoveNode { name } => self.hosts.remove(&name).await,
             Request::PowerOn { name } => self.hosts.power_on(&name),
             Request::Registry { is_in } => {
-                self.registry.send_replace(is_in);
+                self.ways.registry.send_replace(is_in);
                 Ok(())
+            }
+            Request::Door { port } => {
+                let door = bind(SocketAddrV4::new(network::REGISTRY, port))?;
+                let given = self.ways.further.send(door).ok();
+                given.context("the thread in the machine's network has ended")
             }
             Request::ControlPlane { component, action } => match action {
                 Action::Stop => self.control_plane.stop(component).await,
