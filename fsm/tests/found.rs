@@ -81,43 +81,54 @@ fn a_deleted_pool_stays_while_a_bootcnode_of_it_is_made() {
     }
 }
 
-/// A grant whose write got no answer is no grant any more when the pool is paused; what it was is
-/// settled by another write.
-#[test]
-fn a_grant_without_an_answer_is_not_asked_for_again_in_a_paused_pool() {
-    let mut toy = Toy::new(1, 3);
-    toy.run(60);
+fn slots_asked_for(toy: &Toy) -> usize {
+    let slot = |effect: &Effect| matches!(effect, Effect::Commit(it) if it.in_reboot_slot);
+    let decided = |it: &&Command| matches!(it, Command::Decide(it) if it.effects.iter().any(slot));
+    toy.commands.iter().filter(decided).count()
+}
+
+/// A grant whose write got no answer is no grant any more when what `change` does forbids it; what it
+/// was is settled by another write.
+fn is_not_asked_for_again(toy: &mut Toy, change: impl Fn(&mut Toy, bool)) {
+    toy.host("w2").silent = true;
+    toy.edit_pool("p", |pool| pool.spec.paused = true);
     toy.want(2);
-    assert!(toy.until(|toy| toy.record("w1").state == State::Staging));
-    toy.settle_news();
+    toy.run(60);
     let lost = Outcome::Failed("no answer".into());
-    let granted = |toy: &Toy| {
-        let slot = |effect: &Effect| matches!(effect, Effect::Commit(it) if it.in_reboot_slot);
-        let decided = |it: &&Command| matches!(it, Command::Decide(decision) if decision.effects.iter().any(slot));
-        toy.commands.iter().filter(decided).count()
-    };
-    let mut paused = false;
-    for _ in 0..400 {
-        if granted(&toy) == 0 {
-            let staged = toy.host("w1").staged.is_some();
-            if staged {
-                toy.refuse.insert("w1".into(), lost.clone());
-            }
-        } else if !paused {
-            paused = true;
-            toy.edit_pool("p", |pool| pool.spec.paused = true);
-            toy.settle_news();
-            toy.refuse.clear();
-        }
-        toy.step();
-    }
-    assert!(paused, "it was never granted");
-    let before = granted(&toy);
-    toy.pass(300);
-    assert_eq!(granted(&toy), before, "asked for again in a paused pool");
+    toy.refuse.insert("w1".into(), lost);
     toy.edit_pool("p", |pool| pool.spec.paused = false);
+    toy.settle_news();
+    assert_eq!(slots_asked_for(toy), 1);
+    change(toy, true);
+    toy.settle_news();
+    toy.refuse.clear();
+    toy.pass(300);
+    assert_eq!(slots_asked_for(toy), 1, "asked for again");
+    change(toy, false);
+    toy.host("w2").silent = false;
     toy.run(600);
     toy.assert_all_run(2);
+}
+
+#[test]
+fn a_grant_without_an_answer_is_not_asked_for_again_in_a_paused_pool() {
+    is_not_asked_for_again(&mut Toy::new(2, 3), |toy, paused| {
+        toy.edit_pool("p", |pool| pool.spec.paused = paused);
+    });
+}
+
+#[test]
+fn a_grant_without_an_answer_is_not_asked_for_again_beside_a_dead_control_plane_node() {
+    let mut toy = Toy::new(2, 3);
+    for name in ["w1", "w2"] {
+        toy.edit_node(name, |node| node.control_plane = true);
+    }
+    is_not_asked_for_again(&mut toy, |toy, dead| {
+        let now = toy.now;
+        toy.edit_node("w2", |node| {
+            (node.ready, node.ready_since) = (Some(!dead), Some(now));
+        });
+    });
 }
 
 /// What a failed reboot left unlocked is dropped when the image is not wanted any more.

@@ -33,7 +33,7 @@ impl Rollout {
         node.created.take_if(waited);
         let place = self.place(name, &node);
         // What was granted by a write that got no answer is asked for again, not granted twice.
-        let again = node.maybe_slot && self.may_still_have_slot(&node, &place);
+        let again = node.maybe_slot && self.may_still_have_slot(name, &node, &place);
         let grant = if again { Grant::Slot } else { grant };
         let mut wake = None;
         if may_decide(&node, &place, &mut wake) {
@@ -50,13 +50,15 @@ impl Rollout {
     }
 
     /// May a slot that was granted and perhaps not written still be granted?
-    fn may_still_have_slot(&self, node: &Node, place: &Place) -> bool {
+    fn may_still_have_slot(&self, name: &NodeName, node: &Node, place: &Place) -> bool {
         let Some(record) = &node.record else {
             return false;
         };
         let facts = self.facts(node, place, record, Grant::None);
         let problem = health::problem(record, &facts, None);
-        place.slots_are_given && health::is_candidate(record, &facts, problem.as_ref())
+        place.slots_are_given
+            && self.control_plane.allows(name)
+            && health::is_candidate(record, &facts, problem.as_ref())
     }
 
     fn decide(
