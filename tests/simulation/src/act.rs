@@ -31,6 +31,7 @@ impl World {
             Action::SecretContent => return self.change_secret(),
             Action::Fail { how, after } => fail(&mut self.cluster.fates, how, after),
             Action::FailAgent { how, after } => fail(&mut self.cluster.agent_fates, how, after),
+            Action::Upgrade => return self.upgrade(),
             Action::KillOperator { late } => return self.kill_operator(late),
             Action::Depose { steps } => return self.depose(steps),
             Action::BreakWatch { kind } => {
@@ -68,6 +69,11 @@ impl World {
             Action::Slots { pool, slots } => self.edit(pool, |pool| {
                 pool.spec.max_unavailable = Amount::Count(slots.into());
             }),
+            Action::Share { pool, percent } => {
+                let share = Amount::Percent(percent.into());
+                let done = self.edit(pool, |pool| pool.spec.max_unavailable = share);
+                self.mark(done, Mark::Share)
+            }
             Action::Room { pool, room } => self.edit(pool, |pool| {
                 pool.spec.max_concurrent_staging = room.map(|it| Amount::Count(it.into()));
             }),
@@ -132,6 +138,7 @@ impl World {
                 self.cluster.guard.forget(&name);
                 self.mark(there, Mark::BootcNodeDeleted)
             }
+            Action::Hold { node, held } => self.cluster.server.hold_bootc(&node_name(node), held),
             Action::Spoil { node, lost } => {
                 let kept = if lost {
                     Kept::Missing
@@ -396,6 +403,19 @@ impl World {
             self.cluster.marks.hit(Mark::AgentKilledBusy);
         }
         true
+    }
+
+    /// All agents end, and those that start next are of our version.
+    fn upgrade(&mut self) -> bool {
+        let hosts = self.cluster.hosts.values_mut();
+        let old = hosts
+            .filter(|host| host.plain)
+            .map(|host| host.plain = false);
+        let done = old.count() > 0;
+        if done {
+            self.agents.clear();
+        }
+        self.mark(done, Mark::AgentsUpgraded)
     }
 
     fn power_cut(&mut self, name: &NodeName) -> bool {

@@ -5,6 +5,10 @@ use fastrand::Rng;
 use crate::{cluster::Sent, host::Fate, operator::Kind};
 
 /// How a schedule begins.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not a state"
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Setup {
     pub(crate) nodes: u8,
@@ -17,6 +21,8 @@ pub(crate) struct Setup {
     /// Hosts lock what is staged, drop it, and can reboot softly.
     pub(crate) able: bool,
     pub(crate) soft: bool,
+    /// Agents tell what the Go daemon tells.
+    pub(crate) plain: bool,
 }
 
 /// One thing that happens. Nodes, pools and images are numbers, taken modulo what there is.
@@ -59,6 +65,10 @@ pub(crate) enum Action {
         pool: u8,
         slots: u8,
     },
+    Share {
+        pool: u8,
+        percent: u8,
+    },
     Room {
         pool: u8,
         room: Option<u8>,
@@ -100,6 +110,11 @@ pub(crate) enum Action {
     },
     DeleteBootcNode {
         node: u8,
+    },
+    /// Somebody's finalizer on a `BootcNode` comes or goes.
+    Hold {
+        node: u8,
+        held: bool,
     },
     Spoil {
         node: u8,
@@ -153,6 +168,8 @@ pub(crate) enum Action {
     KillAgent {
         node: u8,
     },
+    /// Our agents take over from the Go daemons.
+    Upgrade,
     Fail {
         how: Sent,
         after: u8,
@@ -189,17 +206,28 @@ impl Setup {
         Self {
             nodes: rng.u8(1..=4),
             two_pools: rng.u8(..3) == 0,
-            slots: rng.u8(1..=2),
+            slots: rng.u8(1..=3),
             control_plane: if rng.u8(..4) == 0 { rng.u8(1..=3) } else { 0 },
             able: rng.u8(..5) > 0,
             soft: rng.u8(..4) == 0,
+            plain: rng.u8(..5) == 0,
         }
     }
 }
 
 /// A whole schedule: it begins with a wish, and goes on for a while after each thing.
 pub(crate) fn draw(rng: &mut Rng) -> Vec<Action> {
-    let mut all = vec![go(rng), Action::Want { pool: 0, image: 2 }];
+    let mut all = vec![go(rng)];
+    let scene = rng.u8(..40) == 0;
+    if scene {
+        all.extend(two_fall_back_while_one_drains());
+    }
+    all.push(Action::Want { pool: 0, image: 2 });
+    if scene {
+        all.extend([Action::Pass { seconds: 310 }, go(rng)]);
+        all.push(Action::Retry { pool: 0, node: 1 });
+        all.push(Action::Pass { seconds: 310 });
+    }
     // Most schedules have few kinds of trouble, or everything hides everything.
     let few = rng.u8(..4) > 0;
     let kinds: Vec<u8> = (0..rng.u8(1..=3)).map(|_| rng.u8(..KINDS)).collect();
@@ -219,6 +247,29 @@ pub(crate) fn draw(rng: &mut Rng) -> Vec<Action> {
     }
     all.push(go(rng));
     all
+}
+
+/// What has to meet for a drain to run into a halt; single troubles hardly ever do.
+fn two_fall_back_while_one_drains() -> [Action; 5] {
+    let falls_back = |node| Action::Reboots {
+        node,
+        fate: Fate::FallsBack,
+    };
+    let (pool, node) = (0, 0);
+    [
+        Action::Slots { pool, slots: 3 },
+        Action::Timeouts {
+            pool,
+            drain: 120,
+            reboot: 0,
+        },
+        Action::Block {
+            node,
+            blocked: true,
+        },
+        falls_back(1),
+        falls_back(2),
+    ]
 }
 
 fn go(rng: &mut Rng) -> Action {
@@ -258,6 +309,10 @@ fn trouble(kind: u8, rng: &mut Rng) -> Action {
             _ => Action::SecretContent,
         },
         5 => Action::Pause { pool, paused: coin },
+        6 if coin => Action::Share {
+            pool,
+            percent: *rng.choice(&[0, 1, 34, 50, 100]).unwrap_or(&50),
+        },
         6 => Action::Slots {
             pool,
             slots: rng.u8(..4),
@@ -284,19 +339,26 @@ fn trouble(kind: u8, rng: &mut Rng) -> Action {
             claimed: coin,
         },
         15 => Action::Recreate { node },
-        16 => match rng.u8(..3) {
+        16 => match rng.u8(..4) {
             0 => Action::DeleteNode { node },
             1 => Action::DeleteBootcNode { node },
+            2 => Action::Hold {
+                node,
+                held: coin || image > 1,
+            },
             _ => Action::Spoil { node, lost: coin },
         },
         17 => Action::Cordon {
             node,
             cordoned: coin,
         },
-        18 => Action::CutOff { node, cut: coin },
+        18 => Action::CutOff {
+            node,
+            cut: coin || image > 1,
+        },
         19 => Action::Block {
             node,
-            blocked: coin,
+            blocked: coin || image > 1,
         },
         20 | 21 => Action::Reboots {
             node,
@@ -333,6 +395,7 @@ fn trouble(kind: u8, rng: &mut Rng) -> Action {
             _ => Action::AdminRollback { node },
         },
         26 => Action::LateFallBack { node },
+        27 if image == 1 => Action::Upgrade,
         27 => Action::KillAgent { node },
         28 | 29 => Action::Fail {
             how: sent(rng),

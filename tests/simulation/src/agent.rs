@@ -12,10 +12,11 @@ use fsm::{
 };
 
 use crate::{
-    api::{self, BootcNode, Status},
+    api::{self, BootcNode},
     cluster::{Cluster, Sent},
     host::Host,
     marks::Mark,
+    status::{self, Status},
 };
 
 /// Doing the same thing again at once means that it changed nothing: it is tried again after this.
@@ -166,7 +167,7 @@ impl Agent {
         if self.node.as_ref().is_some_and(newer) {
             return;
         }
-        self.facts.wanted = api::wanted(&node.view);
+        self.facts.wanted = status::wanted(&node.view);
         self.node = Some((version, node));
     }
 
@@ -238,7 +239,8 @@ impl Agent {
         let Some((_, node)) = &self.node else {
             return false;
         };
-        let status = self.status(report, node);
+        let host = cluster.hosts.get(&self.name);
+        let status = self.status(report, node, host.is_some_and(|host| host.plain));
         if node.status.as_ref() == Some(&status) {
             return true;
         }
@@ -248,7 +250,7 @@ impl Agent {
         false
     }
 
-    fn status(&self, report: &Report, node: &BootcNode) -> Status {
+    fn status(&self, report: &Report, node: &BootcNode, plain: bool) -> Status {
         let before = node.status.as_ref();
         let (booted, staged) = if report.keep_images {
             let before = before.map(|it| (it.booted.clone(), it.staged.clone()));
@@ -269,6 +271,7 @@ impl Agent {
             booted,
             staged,
             report,
+            plain,
         }
     }
 

@@ -4,15 +4,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use fsm::{
-    Image, NodeName, PoolName, Running, Timestamp,
+    Image, NodeName, PoolName, Timestamp,
     command::{Effect, NodeWrite, PoolWrite},
-    host,
     input::Outcome,
-    view::{
-        Activity, AgentFault, AgentFaultKind, BootcNodeView, Kept, NodeView, PoolView, Report,
-        Waiting,
-    },
+    view::{BootcNodeView, Kept, NodeView, PoolView, Waiting},
 };
+
+use crate::status::Status;
 
 /// An object that is another one when its UID is.
 pub(crate) trait Named: PartialEq + Clone {
@@ -42,58 +40,8 @@ impl Named for BootcNode {
 pub(crate) struct BootcNode {
     pub(crate) view: BootcNodeView,
     pub(crate) status: Option<Status>,
-}
-
-/// The agent's part of the status.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Status {
-    pub(crate) generation: i64,
-    pub(crate) boot: String,
-    pub(crate) booted: Option<host::Image>,
-    pub(crate) staged: Option<host::Image>,
-    pub(crate) report: host::Report,
-}
-
-impl Status {
-    /// What the operator makes of it.
-    fn seen(&self) -> Report {
-        let running = |image: &host::Image| Running {
-            image: Some(image.reference.clone()),
-            digest: image.digest.clone(),
-        };
-        let fault = |it: &host::Degraded| AgentFault {
-            kind: match it.reason {
-                host::DegradedReason::Error => AgentFaultKind::Error,
-                host::DegradedReason::FellBack => AgentFaultKind::FellBack,
-                host::DegradedReason::NotBootc => AgentFaultKind::NotBootc,
-            },
-            message: it.message.clone(),
-        };
-        Report {
-            observed_generation: Some(self.generation),
-            boot: Some(self.boot.clone()),
-            booted: self.booted.as_ref().map(running),
-            staged: self.staged.as_ref().map(running),
-            activity: match self.report.state {
-                host::State::Idle => Activity::Idle,
-                host::State::Staging => Activity::Staging,
-                host::State::Staged => Activity::Staged,
-                host::State::Rebooting => Activity::Rebooting,
-            },
-            degraded: self.report.degraded.as_ref().map(fault),
-            steps: Vec::new(),
-        }
-    }
-
-    /// What an agent that starts reads back of its predecessor.
-    pub(crate) fn reported(&self) -> host::Reported {
-        host::Reported {
-            report: Some(self.report.clone()),
-            boot: Some(self.boot.clone()),
-            booted: self.booted.as_ref().map(|it| it.digest.clone()),
-            staged: self.staged.as_ref().map(|it| it.reference.clone()),
-        }
-    }
+    /// Somebody's finalizer: once it is deleted it stays until that goes.
+    held: bool,
 }
 
 /// One object in one version.
@@ -277,9 +225,28 @@ impl Server {
         true
     }
 
+    /// Somebody deletes a `BootcNode`: it stays while somebody holds it.
     pub(crate) fn remove_bootc(&mut self, name: &NodeName) {
+        if self.bootc.get(name).is_some_and(|node| node.held) {
+            self.edit_bootc(name, |node| {
+                node.view.generation += i64::from(!node.view.deleting);
+                node.view.deleting = true;
+            });
+            return;
+        }
         let version = self.next();
         self.bootc.remove(name, version);
+    }
+
+    /// Somebody's finalizer comes or goes.
+    pub(crate) fn hold_bootc(&mut self, name: &NodeName, held: bool) -> bool {
+        // None can be put on what is being deleted.
+        let deleting = self.bootc.get(name).is_some_and(|it| it.view.deleting);
+        let done = !(held && deleting) && self.edit_bootc(name, |node| node.held = held);
+        if done && deleting {
+            self.remove_bootc(name);
+        }
+        done
     }
 
     pub(crate) fn put_pool(&mut self, name: &PoolName, pool: PoolView) {
@@ -375,12 +342,12 @@ impl Server {
             Ok(node) => node,
             Err(outcome) => return outcome,
         };
-        let version = self.next();
         match effect {
-            Effect::Delete => self.bootc.remove(name, version),
+            Effect::Delete => self.remove_bootc(name),
             Effect::Commit(write) => {
                 node.view.generation += i64::from(node.view.spec != write.spec);
                 fill(&mut node.view, write);
+                let version = self.next();
                 self.bootc.put(name, node, version);
             }
             _ => {}
@@ -444,26 +411,6 @@ fn fill(view: &mut BootcNodeView, write: &NodeWrite) {
     view.in_reboot_slot = write.in_reboot_slot;
     view.was_cordoned = write.was_cordoned;
     view.retry = write.retry;
-}
-
-/// What the agent reads of its object.
-pub(crate) fn wanted(view: &BootcNodeView) -> host::Wanted {
-    let spec = &view.spec;
-    let Some(image) = &spec.image else {
-        return host::Wanted::Nothing;
-    };
-    host::Wanted::Image(host::Spec {
-        image: image.as_str().to_owned(),
-        boot_it: spec.booted,
-        approved_boot: spec.approved_boot.clone(),
-        soft_reboot: spec.soft_reboot,
-        secret: spec.secret.as_ref().map(|secret| host::Secret {
-            namespace: secret.namespace.clone(),
-            name: secret.name.clone(),
-            hash: spec.secret_hash.clone().unwrap_or_default(),
-        }),
-        retry: view.retry,
-    })
 }
 
 /// Image `n` of those that all are about. `n` below 10; digests of tags differ by repository.

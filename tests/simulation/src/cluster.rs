@@ -190,13 +190,12 @@ impl Cluster {
         });
     }
 
-    /// The host was in that image and is back. It counts where we sent it there.
+    /// The host was in that image and is back. It counts where we sent it there, and that is noted in an
+    /// object that stays.
     pub(crate) fn fell_back(&mut self, name: &NodeName, digest: &str) {
-        let status = self
-            .server
-            .bootc
-            .get(name)
-            .and_then(|it| it.status.as_ref());
+        let stored = self.server.bootc.get(name);
+        let stays = stored.filter(|it| !it.view.deleting);
+        let status = stays.and_then(|it| it.status.as_ref());
         let attempt = status.and_then(|it| it.report.attempt.as_ref());
         if attempt.is_some_and(|it| it.digest == digest) {
             self.guard.fell_back(name, digest);

@@ -51,12 +51,13 @@ impl World {
             }
         }
         for name in self.nodes() {
+            self.cluster.server.hold_bootc(&name, false);
             self.register(&name);
         }
         for name in [pool_name(0), pool_name(1)] {
             self.cluster.server.edit_pool(&name, |pool| {
                 pool.spec.paused = false;
-                if pool.spec.max_unavailable == Amount::Count(0) {
+                if pool.spec.max_unavailable.of(100) == 0 {
                     pool.spec.max_unavailable = Amount::Count(1);
                 }
                 if matches!(pool.spec.image, ImageRef::Invalid(_)) {

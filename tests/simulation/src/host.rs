@@ -99,6 +99,8 @@ pub(crate) struct Host {
     pub(crate) blocked: bool,
     /// Something changed that inotify tells of.
     pub(crate) changed: bool,
+    /// Its agent tells what the Go daemon tells.
+    pub(crate) plain: bool,
 }
 
 impl Host {
@@ -134,6 +136,7 @@ impl Host {
             pods: 2,
             blocked: false,
             changed: false,
+            plain: false,
         }
     }
 

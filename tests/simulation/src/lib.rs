@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `api` | the API server: versions, UIDs, the logs that watches read |
 //! | `operator` | the operator's shell: watches, lanes, drains, answers |
-//! | `host`, `agent` | a host with bootc's ways, and the agent's shell |
+//! | `host`, `agent`, `status` | a host with bootc's ways, the agent's shell, and what it tells |
 //! | `cluster`, `world` | what they share; who can make a step, and time |
 //! | `action`, `act` | what else happens |
 //! | `guard`, `finish` | what must hold always, and in the end |
@@ -32,6 +32,7 @@ mod host;
 mod marks;
 mod operator;
 mod run;
+mod status;
 mod words;
 mod world;
 

@@ -37,6 +37,8 @@ pub enum Mark {
     AgentKilledBusy,
     /// An agent's request failed, was lost or refused.
     AgentRequestFailed,
+    /// Agents that name no boot gave way to ours.
+    AgentsUpgraded,
     /// An operator was killed.
     OperatorKilled,
     /// An operator was killed with decisions on their way.
@@ -81,6 +83,8 @@ pub enum Mark {
     PoolDeleted,
     /// A `BootcNode` was deleted by hand.
     BootcNodeDeleted,
+    /// One stayed for a while, held by somebody's finalizer.
+    DeletionHeld,
     /// The operator's annotation was lost or spoilt.
     AnnotationLost,
     /// A node was cordoned by others.
@@ -91,12 +95,18 @@ pub enum Mark {
     DrainBlocked,
     /// A drain took too long.
     DrainTimedOut,
+    /// It had more time than that, for its pool was halted meanwhile.
+    DrainClockStood,
     /// A dead node gave its slot back.
     DeadNode,
     /// A pool was halted.
     Halted,
+    /// `maxUnavailable` became a percentage.
+    Share,
     /// A slot was granted.
     Granted,
+    /// A reboot was approved for an agent that names no boot.
+    ApprovedPlain,
     /// A reboot was approved.
     Approved,
     /// A person asked for another try of an image that had failed.
@@ -117,7 +127,7 @@ pub enum Mark {
 
 impl Mark {
     /// All, as they are shown.
-    pub const ALL: [Self; 55] = {
+    pub const ALL: [Self; 60] = {
         use Mark as M;
         [
             M::Reboot,
@@ -137,6 +147,7 @@ impl Mark {
             M::AgentKilled,
             M::AgentKilledBusy,
             M::AgentRequestFailed,
+            M::AgentsUpgraded,
             M::OperatorKilled,
             M::OperatorKilledBusy,
             M::OldLeaderWrote,
@@ -159,14 +170,18 @@ impl Mark {
             M::Recreated,
             M::PoolDeleted,
             M::BootcNodeDeleted,
+            M::DeletionHeld,
             M::AnnotationLost,
             M::Cordoned,
             M::UncordonedInSlot,
             M::DrainBlocked,
             M::DrainTimedOut,
+            M::DrainClockStood,
             M::DeadNode,
             M::Halted,
+            M::Share,
             M::Granted,
+            M::ApprovedPlain,
             M::Approved,
             M::Retried,
             M::ClockJumped,

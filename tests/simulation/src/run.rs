@@ -290,6 +290,10 @@ fn smaller(case: &Case) -> Vec<Case> {
             soft: false,
             ..setup
         },
+        Setup {
+            plain: false,
+            ..setup
+        },
     ];
     if setup.nodes > 1 {
         setups.push(Setup {

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fsm::{
-    NodeName, PoolName,
+    NodeName, PoolName, Record,
     command::{Decision, Effect, NodeWrite},
     view::{BootcNodeView, ImageRef, Kept, NodeView, PoolView},
 };
 
-use super::{Guard, approves};
+use super::{Guard, approval_out, approves};
 use crate::marks::{Mark, Marks};
 
 /// What an operator knows when it decides.
@@ -18,6 +18,10 @@ pub(crate) struct Knowledge<'a> {
     pub(crate) pool: Option<(&'a PoolName, &'a PoolView)>,
     /// Nodes that decisions under way give a slot.
     pub(crate) granting: BTreeSet<NodeName>,
+    /// Milliseconds for which the node has been on its way down.
+    pub(crate) drained_for: i64,
+    /// For how many of them its pool was halted, as far as this process saw.
+    pub(crate) halted_for: i64,
 }
 
 impl Guard {
@@ -37,14 +41,24 @@ impl Guard {
         {
             self.fail(|| format!("(8) {name}: decided for a pool that is not its own"));
         }
-        for effect in &decision.effects {
+        let ends = |effect: &Effect| matches!(effect, Effect::Commit(_) | Effect::Delete);
+        for (n, effect) in decision.effects.iter().enumerate() {
             match effect {
+                Effect::Uncordon
+                    if known.is_some_and(|known| approval_out(known))
+                        && !decision.effects.iter().take(n).any(ends) =>
+                {
+                    self.fail(|| format!("(16) {name}: uncordoned, and it may reboot"));
+                }
                 Effect::Cordon { by } if Some(by) != decision.pool.as_ref() => {
                     self.fail(|| format!("(8) {name}: cordoned for {by}"));
                 }
                 Effect::Commit(write) => {
                     let Some(known) = known else { continue };
                     self.target(name, known, write, knows);
+                    if known.deleting {
+                        self.fail(|| format!("{name} is told something while it is deleted"));
+                    }
                     if is_grant(known, write, knows.nodes.get(name).copied()) {
                         marks.hit(Mark::Granted);
                         self.grant(name, knows);
@@ -52,6 +66,7 @@ impl Guard {
                     if approves(known, write) {
                         self.approval(name, knows);
                     }
+                    self.drain_late(name, known, write, knows, marks);
                 }
                 _ => {}
             }
@@ -88,6 +103,39 @@ impl Guard {
                     pool.spec.image
                 )
             });
+        }
+    }
+
+    /// A drain that is given up has had its time, in which the pool was not halted.
+    fn drain_late(
+        &mut self,
+        name: &NodeName,
+        known: &BootcNodeView,
+        write: &NodeWrite,
+        knows: &Knowledge<'_>,
+        marks: &mut Marks,
+    ) {
+        let times = |record: &Record| record.fault.as_ref().map_or(0, |fault| fault.times);
+        let before = match &known.kept {
+            Kept::Is(record) => times(record),
+            Kept::Missing | Kept::Unreadable(_) => return,
+        };
+        if times(&write.record) <= before {
+            return;
+        }
+        let limit = knows.pool.and_then(|(_, pool)| pool.spec.drain_timeout);
+        let enough = limit.map(|limit| i64::from(limit.0) * 1000);
+        let (all, halted) = (knows.drained_for, knows.halted_for);
+        if enough.is_none_or(|enough| all - halted < enough) {
+            self.fail(|| {
+                format!(
+                    "the drain of {name} is given up after {all} ms, {halted} of them in a halt; \
+                     it may take {limit:?}"
+                )
+            });
+        }
+        if knows.halted_for > 0 {
+            marks.hit(Mark::DrainClockStood);
         }
     }
 
@@ -130,7 +178,19 @@ impl Guard {
                 })
         };
         let down = owned.iter().filter(down).count();
-        let limit = match pool.spec.max_unavailable.of(knows.nodes.len()) {
+        // One that is let go is none of the pool's any more.
+        let goes = |node: &NodeName, view: &NodeView| {
+            let bootc = knows.bootc.get(node).filter(|bootc| {
+                let owner = bootc.owner.as_ref();
+                owner.is_some_and(|owner| owner.pool == *pool_name)
+            });
+            bootc.is_some_and(|bootc| bootc.deleting || !of_pool(node) || !same(node, view))
+        };
+        let claimed = |(node, view): &(&&NodeName, &&NodeView)| {
+            view.claims.contains(pool_name) && !goes(node, view)
+        };
+        let nodes = knows.nodes.iter().filter(claimed).count();
+        let limit = match pool.spec.max_unavailable.of(nodes) {
             0 => 0,
             max => max.saturating_sub(down).max(1),
         };

@@ -49,7 +49,7 @@ impl Guard {
             memory.asked_in.replace(boot.clone()),
         );
         let dropped = memory.dropped;
-        let Some(BootcNode { view, status }) = memory.confirmed.take() else {
+        let Some(BootcNode { view, status, .. }) = memory.confirmed.take() else {
             return self.fail(|| format!("(3) {name} reboots and has not just read that it may"));
         };
         if !approves_here(&view, image, host) {
@@ -111,6 +111,7 @@ impl Guard {
 fn approves_here(view: &BootcNodeView, image: &str, host: &Host) -> bool {
     let boot = host.boot();
     view.spec.booted
+        && !view.deleting
         && view
             .spec
             .image

@@ -91,13 +91,19 @@ impl Guard {
     }
 }
 
-/// May a reboot by this approval still come? (Of a report from another boot: not.)
+/// May a reboot by this approval still come? (Of a report from another boot: not. Where no boot is
+/// named: until the image runs. By an object that is being deleted: not.)
 fn approval_out(view: &BootcNodeView) -> bool {
-    let boot = view
-        .report
-        .as_ref()
-        .and_then(|report| report.boot.as_deref());
-    view.spec.booted && view.spec.approved_boot.as_deref() == boot
+    let report = view.report.as_ref();
+    let booted = report.and_then(|report| report.booted.as_ref());
+    let boot = report.and_then(|report| report.boot.as_deref());
+    let out = match view.spec.approved_boot.as_deref() {
+        Some(approved) => boot == Some(approved),
+        None => !booted
+            .zip(view.spec.image.as_ref())
+            .is_some_and(|(booted, image)| booted.is(image)),
+    };
+    view.spec.booted && !view.deleting && out
 }
 
 fn approves(before: &BootcNodeView, write: &NodeWrite) -> bool {

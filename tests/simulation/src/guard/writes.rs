@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fsm::{
-    NodeName,
+    NodeName, PoolName,
     command::{Effect, NodeWrite, PoolWrite},
     view::{Activity, BootcNodeView},
 };
@@ -36,6 +36,9 @@ impl Guard {
                 }
             }
             (Target::BootcNode(name), What::Effect(Effect::Delete)) => {
+                if server.bootc.get(name).is_some() {
+                    marks.hit(Mark::DeletionHeld);
+                }
                 self.node(name).fell_back = None;
                 if before.is_some_and(|it| it.in_reboot_slot) {
                     marks.hit(Mark::LeftInSlot);
@@ -43,21 +46,36 @@ impl Guard {
             }
             (Target::Pool(pool), What::Pool(PoolWrite::RemoveFinalizer)) => {
                 let uid = request.stamp.as_ref().map(|stamp| stamp.uid.as_str());
-                let left = server.bootc.now.iter().find(|(_, stored)| {
-                    let owner = stored.object.view.owner.as_ref();
-                    owner.map(|owner| owner.uid.as_str()) == uid
-                });
-                if let Some((node, _)) = left.filter(|_| !self.foreign && !self.blind) {
-                    self.fail(|| format!("(5) {pool} goes and {node} was not let go"));
-                }
+                self.pool_goes(pool, uid, server);
             }
             _ => {}
         }
     }
 
+    /// Then nothing of it is left, but what others keep from being deleted.
+    fn pool_goes(&mut self, pool: &PoolName, uid: Option<&str>, server: &Server) {
+        let owned = server.bootc.now.iter().filter(|(_, stored)| {
+            let view = &stored.object.view;
+            let owner = view.owner.as_ref();
+            owner.map(|owner| owner.uid.as_str()) == uid && !view.deleting
+        });
+        let marked = server.nodes.now.iter().filter(|(name, stored)| {
+            let node = &stored.object;
+            let alone = node.claims.len() == 1 && node.claims.contains(pool);
+            node.cordoned_by.as_ref() == Some(pool)
+                || (node.labelled && alone && server.bootc.get(name).is_none())
+        });
+        let left = owned.map(|it| it.0).chain(marked.map(|it| it.0)).next();
+        if let Some(node) = left.filter(|_| !self.foreign && !self.blind) {
+            self.fail(|| format!("(5) {pool} goes and {node} was not let go"));
+        }
+    }
+
     fn uncordoned(&mut self, name: &NodeName, server: &Server) {
         let bootc = server.bootc.get(name).map(|it| &it.view);
-        if bootc.is_some_and(approval_out) && !self.foreign {
+        // What an agent without a boot has said since the decision tells nothing of when it was so.
+        let named = |view: &&BootcNodeView| view.spec.approved_boot.is_some();
+        if bootc.filter(named).is_some_and(approval_out) && !self.foreign {
             self.fail(|| format!("(16) {name} is uncordoned while it may reboot"));
         }
     }
@@ -91,10 +109,15 @@ impl Guard {
         }
         if approves(before, write) {
             marks.hit(Mark::Approved);
+            if write.spec.approved_boot.is_none() {
+                marks.hit(Mark::ApprovedPlain);
+            }
             self.approved(name, before, write, request, server, hosts);
         }
-        let node = server.nodes.get(name);
-        let ours = node.is_some_and(|node| node.cordoned_by.is_some());
+        // What was not told yet cannot be minded: the write is fenced by the BootcNode alone.
+        let node = server.nodes.now.get(name);
+        let node = node.filter(|it| Some(it.version) == request.by.node);
+        let ours = node.is_some_and(|node| node.object.cordoned_by.is_some());
         if before.in_reboot_slot && !write.in_reboot_slot && ours && !self.foreign {
             self.fail(|| format!("(5) {name} gives its slot back before its cordon"));
         }
@@ -129,7 +152,7 @@ impl Guard {
         if report.and_then(|it| it.boot.as_deref()) != write.spec.approved_boot.as_deref() {
             self.fail(|| format!("(16) {name} is approved for another boot than it reports from"));
         }
-        // What was not told yet cannot be minded: the write is fenced by the BootcNode alone.
+        // Nor can this.
         let node = server.nodes.now.get(name);
         if node.map(|it| it.version) != request.by.node {
             return;

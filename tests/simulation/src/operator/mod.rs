@@ -2,6 +2,7 @@
 //! done with the model's API server, one step at a time.
 
 mod answers;
+mod halts;
 mod table;
 mod writes;
 
@@ -16,6 +17,7 @@ use fsm::{
 
 use self::{
     answers::Message,
+    halts::Halts,
     table::{Table, same_bootc},
     writes::Lane,
 };
@@ -63,6 +65,10 @@ pub(crate) struct Operator {
     wake: Option<Timestamp>,
     /// The clock when it was last read, and the true time of that.
     clock: Option<(Timestamp, Timestamp)>,
+    /// For how long it held up each pool.
+    halts: Halts,
+    /// `BootcNode`s that it has deleted, by UID.
+    deleted: BTreeSet<String>,
     /// No leader any more: it hears nothing, and still writes.
     pub(crate) old: bool,
 }
@@ -207,8 +213,10 @@ impl Operator {
             self.name_secret(pool, view.as_ref(), cluster);
         }
         cluster.say(|| format!("operator hears {}", crate::words::input(&input)));
+        self.halts.pass(now);
         let commands = self.rollout.handle(now, input);
         cluster.guard.sums(&self.rollout, self.pools.known.keys());
+        self.halts.look(&self.rollout, self.pools.known.keys());
         let (shown, rest): (Vec<_>, Vec<_>) = commands
             .into_iter()
             .partition(|command| matches!(command, Command::Waiting { .. }));
@@ -257,6 +265,8 @@ impl Operator {
                     bootc: self.bootc.stamp(&decision.node),
                     waits: false,
                 };
+                self.halts
+                    .begin(&decision.node, &self.rollout, decision.pool.as_ref());
                 self.lanes.insert(decision.node.clone(), lane);
                 self.take_drains(&decision.node);
             }
@@ -276,6 +286,7 @@ impl Operator {
 
     /// What it may decide, as far as it knows.
     fn judge(&self, decision: &fsm::command::Decision, cluster: &mut Cluster) {
+        let (drained_for, halted_for) = self.halts.of_drain(&decision.node, &self.rollout);
         let facts = crate::guard::Knowledge {
             nodes: self
                 .nodes
@@ -288,10 +299,7 @@ impl Operator {
                 .bootc
                 .known
                 .iter()
-                .filter(|(name, known)| {
-                    let now = cluster.server.bootc.get(name);
-                    now.is_some_and(|now| now.uid() == known.object.uid())
-                })
+                .filter(|(_, known)| !self.deleted.contains(known.object.uid()))
                 .map(|(name, known)| (name, &known.object.view))
                 .collect(),
             pool: decision
@@ -299,6 +307,8 @@ impl Operator {
                 .as_ref()
                 .and_then(|pool| Some((pool, self.pools.get(pool)?))),
             granting: self.granting(),
+            drained_for,
+            halted_for,
         };
         cluster.guard.decision(decision, &facts, &mut cluster.marks);
     }

@@ -76,6 +76,10 @@ impl Operator {
         }
         lane.done += 1;
         lane.left.pop_front();
+        if matches!(request.what, What::Effect(Effect::Delete)) {
+            let uid = request.stamp.as_ref().map(|stamp| stamp.uid.clone());
+            self.deleted.extend(uid);
+        }
         match &request.target {
             Target::Node(_) => {
                 if let Some(stored) = cluster.server.nodes.now.get(name).cloned() {

@@ -105,7 +105,8 @@ impl World {
             soft_reboot: setup.able && setup.soft,
             progress: false,
         };
-        let host = Host::new(&name, api::image(1).as_str(), can, START);
+        let mut host = Host::new(&name, api::image(1).as_str(), can, START);
+        host.plain = setup.plain;
         let uid = self.cluster.server.uid();
         let node = NodeView {
             uid,

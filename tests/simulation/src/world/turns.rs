@@ -115,7 +115,7 @@ impl World {
                 let pool = cluster.server.pools.get(&owner.pool);
                 pool.is_some_and(|pool| pool.uid == owner.uid)
             });
-            if !there {
+            if !there && !stored.object.view.deleting {
                 turns.push(Turn::Collect(name.clone()));
             }
         }
