@@ -166,7 +166,12 @@ impl Env {
     /// Installs operator and agent, or another version of them, and waits for
     /// the operator.
     pub async fn install(&self, images: &Images) -> Result<()> {
-        let manifest = install::render(images, self.dir.path()).await?;
+        self.install_with(images, &[]).await
+    }
+
+    /// The same with more `patches`, as kustomize has them.
+    pub async fn install_with(&self, images: &Images, patches: &[Value]) -> Result<()> {
+        let manifest = install::render(images, patches, self.dir.path()).await?;
         let apply = ["apply", "--server-side", "-f", "-"];
         self.kubectl(&apply, manifest.as_bytes()).await?;
         install::is_available(&self.client, &images.operator).await
@@ -176,7 +181,7 @@ impl Env {
     /// that are on their way out may be refused.
     pub async fn uninstall(&self) -> Result<()> {
         self.stop.note();
-        let manifest = install::render(&self.images, self.dir.path()).await?;
+        let manifest = install::render(&self.images, &[], self.dir.path()).await?;
         let delete = ["delete", "--timeout=100s", "-f", "-"];
         self.kubectl(&delete, manifest.as_bytes()).await.map(drop)
     }

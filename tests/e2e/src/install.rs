@@ -19,13 +19,10 @@ use crate::wait::until;
 /// How long `kubectl` may take.
 const KUBECTL: Duration = Duration::from_secs(120);
 
-/// The manifests with these images. `dir` is for the overlay.
-pub(crate) async fn render(images: &Images, dir: &Path) -> Result<String> {
-    fs::write(
-        dir.join("kustomization.yaml"),
-        overlay(images, dir).to_string(),
-    )
-    .context("cannot write the overlay")?;
+/// The manifests with these images and patches. `dir` is for the overlay.
+pub(crate) async fn render(images: &Images, patches: &[Value], dir: &Path) -> Result<String> {
+    let overlay = overlay(images, patches, dir).to_string();
+    fs::write(dir.join("kustomization.yaml"), overlay).context("cannot write the overlay")?;
     kubectl(None, &["kustomize", &dir.to_string_lossy()], &[]).await
 }
 
@@ -53,21 +50,23 @@ pub(crate) async fn is_available(client: &Client, image: &Image) -> Result<()> {
     .await
 }
 
-/// What differs from `deploy/default`: the images, and that their registry
-/// speaks plain HTTP.
-fn overlay(images: &Images, dir: &Path) -> Value {
+/// What differs from `deploy/default`: the images, that their registry speaks
+/// plain HTTP, and what a test wants.
+fn overlay(images: &Images, patches: &[Value], dir: &Path) -> Value {
+    let plain = json!({
+        "target": { "kind": "Deployment", "name": "bootc-operator" },
+        "patch": json!([
+            { "op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--allow-insecure-registry" },
+            { "op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--tag-resolution-interval=10s" },
+        ]).to_string(),
+    });
+    let patches: Vec<&Value> = [&plain].into_iter().chain(patches).collect();
     json!({
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": [relative(dir, &bed::paths::project().join("deploy/default"))],
         "images": [image("bootc-operator", &images.operator), image("bootc-nodeagent", &images.agent)],
-        "patches": [{
-            "target": { "kind": "Deployment", "name": "bootc-operator" },
-            "patch": json!([
-                { "op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--allow-insecure-registry" },
-                { "op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--tag-resolution-interval=10s" },
-            ]).to_string(),
-        }],
+        "patches": patches,
     })
 }
 

@@ -9,6 +9,7 @@ mod build;
 mod env;
 pub mod images;
 mod install;
+mod programs;
 pub mod rights;
 pub mod view;
 pub mod wait;
@@ -16,3 +17,4 @@ pub mod workload;
 
 pub use bink::{Bink, Output};
 pub use env::{Config, Env, Forward, is_ready};
+pub use programs::Programs;

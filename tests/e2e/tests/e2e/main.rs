@@ -16,6 +16,9 @@ mod milestones;
 mod not_bootc;
 mod removal;
 mod rollout;
+mod seen;
+mod seen_after;
+mod seen_rig;
 mod trouble;
 mod upgrade;
 
@@ -34,9 +37,6 @@ use tokio::time::timeout;
 const AT_ONCE: usize = 2;
 /// How long one test may take.
 const TEST: Duration = Duration::from_secs(900);
-
-/// Set, a whole run ends with a comparison of the rights that it used with those that are granted.
-const RIGHTS: &str = "E2E_RIGHTS";
 
 /// Rights that a run need not use, each with the reason why it is granted all the same; the manifests
 /// say so too.
@@ -76,17 +76,15 @@ fn main() -> ExitCode {
         host_soft::trials(),
         host_watch::trials(),
         not_bootc::trials(),
+        seen::trials(),
     ];
     // Faults and power switches are the bed's; elsewhere these are shown as ignored, by name.
     let only_bed = only_bed.into_iter().flatten();
-    let only_bed = only_bed.map(|trial| {
-        let ignored = real || trial.has_ignored_flag();
-        trial.with_ignored_flag(ignored)
-    });
+    let only_bed = only_bed.map(|trial| trial.with_ignored_flag(real));
     let tests = everywhere.into_iter().flatten().chain(only_bed);
     let conclusion = libtest_mimic::run(&args, tests.collect());
     let whole = !args.list && conclusion.num_filtered_out == 0 && !conclusion.has_failed();
-    if whole && !real && std::env::var_os(RIGHTS).is_some() {
+    if whole && !real {
         return rights();
     }
     conclusion.exit_code()
