@@ -60,6 +60,32 @@ fn a_halted_pool_approves_nothing_and_its_drain_timeout_stands_still() {
 }
 
 #[test]
+fn a_drain_has_the_rest_of_its_time_after_a_halt() {
+    let mut toy = ready(3, 3);
+    toy.edit_pool("p", |pool| {
+        pool.spec.max_unavailable = Amount::Count(3);
+        pool.spec.drain_timeout = Some(Seconds(100));
+        pool.spec.reboot_timeout = Some(Seconds(30));
+    });
+    toy.blocked.insert("w3".into());
+    for name in ["w1", "w2"] {
+        toy.host(name).stays_down = true;
+    }
+    toy.want(2);
+    toy.pass(40);
+    assert_eq!(degraded(&toy).0, "RolloutHalted");
+    toy.pass(1000);
+    for name in ["w1", "w2"] {
+        toy.host(name).stays_down = false;
+    }
+    toy.pass(30);
+    assert_eq!(degraded(&toy).0, "OK");
+    assert_eq!(toy.record("w3").state, State::Draining);
+    toy.pass(100);
+    assert_eq!(toy.record("w3").state, State::Staged, "it had 100 seconds");
+}
+
+#[test]
 fn a_dead_node_gives_its_slot_to_another_one() {
     let mut toy = ready(2, 5);
     toy.blocked.insert("w1".into());
@@ -110,6 +136,26 @@ fn a_drain_that_takes_too_long_gives_the_slot_back_and_is_tried_later() {
     );
     let again = toy.until(|toy| toy.nodes[&NodeName::from("w1")].cordoned);
     assert!(again, "tried again");
+    toy.unblock("w1");
+    toy.run(900);
+    toy.assert_all_run(2);
+}
+
+/// It was heard long ago, and what fails afterwards has its back-off.
+#[test]
+fn a_wish_for_another_try_is_heard_once() {
+    let mut toy = ready(1, 6);
+    toy.edit_pool("p", |pool| pool.spec.drain_timeout = Some(Seconds(60)));
+    toy.retry("w1");
+    toy.run(60);
+    toy.blocked.insert("w1".into());
+    toy.want(2);
+    assert!(toy.until(|toy| toy.record("w1").state == State::Draining));
+    toy.pass(120);
+    assert_eq!(toy.record("w1").state, State::Staged);
+    assert!(degraded(&toy).1.contains("drainTimeoutSeconds"));
+    toy.pass(100);
+    assert_eq!(toy.record("w1").state, State::Staged, "a back-off");
     toy.unblock("w1");
     toy.run(900);
     toy.assert_all_run(2);

@@ -242,6 +242,20 @@ fn a_silent_agent_is_named_after_ten_minutes() {
 }
 
 #[test]
+fn an_agent_that_never_reports_is_named_after_ten_minutes() {
+    let mut toy = Toy::new(2, 3);
+    toy.host("w1").silent = true;
+    toy.pass(540);
+    assert_eq!(degraded(&toy).0, "OK");
+    toy.pass(120);
+    let shown = degraded(&toy).1;
+    assert!(shown.starts_with("w1: the agent has not"), "{shown}");
+    toy.host("w1").silent = false;
+    toy.run(900);
+    toy.assert_all_run(1);
+}
+
+#[test]
 fn a_refused_write_is_shown_and_holds_up_nobody_else() {
     for seed in 0..10 {
         let mut toy = ready(3, seed);

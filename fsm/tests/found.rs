@@ -10,7 +10,7 @@ mod hosts;
 mod toy;
 
 use fsm::{
-    Command, State, Timestamp,
+    Command, Input, State, Timestamp,
     command::{Effect, PoolWrite},
     host::{self, News, Record},
     input::Outcome,
@@ -53,6 +53,13 @@ fn refused_writes_of_two_slot_holders_are_repeated_with_pauses_and_for_ever() {
     toy.assert_all_run(2);
 }
 
+fn pool_write(command: &Command) -> Option<u64> {
+    match command {
+        Command::Pool { write, .. } => Some(*write),
+        _ => None,
+    }
+}
+
 /// Whatever pool it is counted for: one that is made may be there in a moment.
 #[test]
 fn a_deleted_pool_stays_while_a_bootcnode_of_it_is_made() {
@@ -60,22 +67,36 @@ fn a_deleted_pool_stays_while_a_bootcnode_of_it_is_made() {
         let mut toy = Toy::new(3, seed);
         let makes = |it: &Effect| matches!(it, Effect::Create { .. });
         let made = |toy: &Toy| {
-            let decided =
-                |it: &Command| matches!(it, Command::Decide(it) if it.effects.iter().any(makes));
-            toy.commands.iter().any(decided)
+            toy.commands.iter().find_map(|it| match it {
+                Command::Decide(it) if it.effects.iter().any(makes) => Some(it.clone()),
+                _ => None,
+            })
         };
-        assert!(toy.until(made), "seed {seed}");
-        toy.edit_pool("p", |pool| pool.deleting = true);
-        toy.run(60);
-        for command in &toy.commands {
-            if let Command::Pool {
-                what: PoolWrite::RemoveFinalizer,
-                ..
-            } = command
-            {
-                assert!(toy.bootc.is_empty(), "seed {seed}");
-            }
+        assert!(toy.until(|toy| made(toy).is_some()), "seed {seed}");
+        let made = made(&toy).unwrap();
+        let pool = toy.pools.get_mut(&"p".into()).unwrap();
+        pool.deleting = true;
+        let pool = pool.clone();
+        let goes = |it: &Command| matches!(it, Command::Pool { what, .. } if *what == PoolWrite::RemoveFinalizer);
+        let writes: Vec<u64> = toy.commands.iter().filter_map(pool_write).collect();
+        for write in writes {
+            toy.feed(Input::PoolDone {
+                pool: "p".into(),
+                write,
+                outcome: Outcome::Ok,
+            });
         }
+        // On its way, and done but not seen.
+        toy.feed(Input::Pool("p".into(), Some(pool)));
+        assert!(!toy.commands.iter().any(goes), "seed {seed}");
+        toy.feed(Input::Done {
+            node: made.node,
+            decision: made.id,
+            done: made.effects.len(),
+            outcome: Outcome::Ok,
+        });
+        assert!(!toy.commands.iter().any(goes), "seed {seed}");
+        toy.run(60);
         assert!(toy.pools.is_empty() && toy.bootc.is_empty(), "seed {seed}");
         assert!(toy.nodes.values().all(|node| !node.labelled), "seed {seed}");
     }
@@ -268,6 +289,7 @@ fn an_approval_without_an_answer_is_settled_before_a_slot_is_given_back() {
             node.claims.insert("q".into());
         });
     });
+    toy.settle_news();
     while toy.host("w1").reboots == 0 {
         let name = "w1".into();
         let (node, bootc) = (&toy.nodes[&name], &toy.bootc[&name]);

@@ -9,8 +9,8 @@
 
 use fsm::Timestamp;
 use fsm::host::{
-    Attempt, Degraded, DegradedReason, Facts, Host, News, Progress, Record, Report, Reported,
-    State, Task, Unit, Wanted, step,
+    Attempt, Auth, Degraded, DegradedReason, Facts, Host, News, Progress, Record, Report, Reported,
+    Secret, State, Task, Unit, Wanted, step,
 };
 
 mod hosts;
@@ -280,4 +280,23 @@ fn progress_is_told_now_and_then() {
     let with = |words: &str| format!("{pulling}: 1 of 3 layers done, {words} of 60 MB");
     let all = [(0, pulling.clone()), (30, with("30")), (60, with("60"))];
     assert_eq!(told, all);
+}
+
+/// bootc reads the credentials when it pulls.
+#[test]
+fn a_secret_that_changed_is_written_before_the_next_pull() {
+    let mut facts = facts("A - -", "B");
+    let Wanted::Image(spec) = &mut facts.wanted else {
+        panic!("an image is wanted");
+    };
+    spec.secret = Some(Secret {
+        namespace: "ns".into(),
+        name: "pull".into(),
+        hash: "new".into(),
+    });
+    for (written, effect) in [("old", "WriteAuth"), ("new", "Stage")] {
+        facts.auth = Auth::Written(written.into());
+        let step = step(Record::default(), &facts, &News::None);
+        assert_eq!(does(step.effect.as_ref()), effect);
+    }
 }

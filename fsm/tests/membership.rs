@@ -299,12 +299,14 @@ fn a_deleted_pool_stays_until_its_cordon_and_its_label_are_gone() {
         for mut toy in in_phase(phase, 1, 5) {
             toy.bootc.clear();
             toy.pools.get_mut(&PoolName::from("p")).unwrap().deleting = true;
+            let node = toy.nodes.get_mut(&NodeName::from("w1")).unwrap();
+            node.labelled = !cordoned;
             toy.refuse
                 .insert("w1".into(), Outcome::Refused("a webhook says no".into()));
             toy.start();
             toy.pass(100);
             let node = &toy.nodes[&NodeName::from("w1")];
-            assert!(node.labelled && node.cordoned == cordoned);
+            assert!(node.labelled != cordoned && node.cordoned == cordoned);
             assert!(!toy.pools.is_empty(), "{}", toy.log.join("\n"));
             toy.refuse.clear();
             toy.run(900);

@@ -1,6 +1,6 @@
 //! Errors in the agent's decisions.
 
-use crate::{FSM, Mutant, SIMULATION};
+use crate::{AGENT, FSM, Mutant, SIMULATION};
 
 pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
@@ -81,6 +81,38 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         old: "        let late = facts.now >= asked + REBOOT_DEADLINE;",
         new: "        let late = facts.now < asked;",
         why: "a host that hangs at its reboot is waited for without end",
+        test: FSM,
+    },
+    Mutant {
+        name: "deleted-approval-holds",
+        file: "nodeagent/src/report.rs",
+        old: "spec.desired_image.as_ref().filter(|_| !deleted) else",
+        new: "spec.desired_image.as_ref().filter(|_| deleted || !deleted) else",
+        why: "the agent follows an object that is being deleted",
+        test: AGENT,
+    },
+    Mutant {
+        name: "old-secret-will-do",
+        file: "fsm/src/host/effect.rs",
+        old: "(Some(secret), Auth::Written(hash)) if *hash == secret.hash => return Credentials::Ready,",
+        new: "(Some(_), Auth::Written(hash)) if !hash.is_empty() => return Credentials::Ready,",
+        why: "a changed Secret is not written to the host",
+        test: FSM,
+    },
+    Mutant {
+        name: "soft-for-ever",
+        file: "fsm/src/host/effect.rs",
+        old: "        && staged.soft_reboot_capable\n        && !record.soft_reboot_failed",
+        new: "        && staged.soft_reboot_capable",
+        why: "a soft reboot that leads nowhere is tried again and again",
+        test: FSM,
+    },
+    Mutant {
+        name: "wish-counts-twice",
+        file: "fsm/src/host/record.rs",
+        old: "            .any(|known| known < Some(asked))",
+        new: "            .any(|known| known <= Some(asked))",
+        why: "the wish that was known at the attempt forgives its fall-back",
         test: FSM,
     },
 ];

@@ -284,14 +284,6 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         test: SIMULATION,
     },
     Mutant {
-        name: "finalizer-goes-early",
-        file: "fsm/src/rollout/tally.rs",
-        old: "        owned: [cordoned_by, flight, created].contains(&Some(pool)),",
-        new: "        owned: cordoned_by == Some(pool),",
-        why: "a deleted pool goes while a BootcNode of it is being made",
-        test: SIMULATION,
-    },
-    Mutant {
         name: "finalizer-goes-at-once",
         file: "fsm/src/rollout/pools.rs",
         old: "(pool.sum.owned == 0).then_some(PoolWrite::RemoveFinalizer)",

@@ -3,6 +3,8 @@
 
 mod agent;
 mod decisions;
+mod doubt;
+mod rules;
 mod shell;
 
 use std::path::{Path, PathBuf};
@@ -30,11 +32,19 @@ const FSM: &str = "-p fsm";
 const SIMULATION: &str = "-p simulation";
 /// The operator's own tests that need no cluster.
 const OPERATOR: &str = "-p operator --lib";
+/// The agent's own tests that need no host.
+const AGENT: &str = "-p nodeagent --lib";
 
 /// All of them.
 #[must_use]
 pub fn all() -> Vec<Mutant> {
-    let lists = [decisions::MUTANTS, agent::MUTANTS, shell::MUTANTS];
+    let lists = [
+        decisions::MUTANTS,
+        rules::MUTANTS,
+        doubt::MUTANTS,
+        agent::MUTANTS,
+        shell::MUTANTS,
+    ];
     lists.concat()
 }
 

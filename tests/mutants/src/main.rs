@@ -26,9 +26,9 @@ const POLL: Duration = Duration::from_millis(100);
 /// Makes deliberate errors and sees whether the tests find them.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Only the mutants whose names contain this
-    #[arg(long, value_name = "NAME")]
-    only: Option<String>,
+    /// Only the mutants whose names contain one of these
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    only: Vec<String>,
     /// Seconds that the tests of one mutant may take; one that hangs them is found
     #[arg(long, default_value_t = 1200)]
     deadline: u64,
@@ -47,15 +47,7 @@ enum Ended {
 
 fn main() -> Result<ExitCode> {
     let args = Args::parse();
-    let only = args.only.as_deref().unwrap_or_default();
-    let mutants: Vec<Mutant> = all()
-        .into_iter()
-        .filter(|it| it.name.contains(only))
-        .collect();
-    ensure!(
-        !mutants.is_empty(),
-        "no mutant is called {only}; see --list"
-    );
+    let mutants = chosen(&args.only)?;
     if args.list {
         for mutant in &mutants {
             println!("{:28} {} ({})", mutant.name, mutant.why, mutant.test);
@@ -94,6 +86,18 @@ fn main() -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(!survivors.is_empty())))
 }
 
+/// Those whose names contain one of `only`, each of which must name at least one; all without it.
+fn chosen(only: &[String]) -> Result<Vec<Mutant>> {
+    let all = all();
+    let unknown = |name: &&String| !all.iter().any(|it| it.name.contains(name.as_str()));
+    if let Some(name) = only.iter().find(unknown) {
+        bail!("no mutant is called {name}; see --list");
+    }
+    let is_one = |it: &Mutant| only.iter().any(|name| it.name.contains(name.as_str()));
+    let chosen = all.iter().filter(|it| only.is_empty() || is_one(it));
+    Ok(chosen.copied().collect())
+}
+
 /// A copy of the tree that errors may be made in, with a target folder of its own that stays warm.
 struct Tree {
     root: PathBuf,
@@ -114,6 +118,8 @@ impl Tree {
             "git ls-files failed; is this a git checkout?"
         );
         let names = String::from_utf8(output.stdout).context("a file name is not UTF-8")?;
+        let known: BTreeSet<PathBuf> = names.lines().map(|name| from.join(name)).collect();
+        remove_others(&from, &root, &known)?;
         for name in names.lines() {
             let (old, new) = (from.join(name), root.join(name));
             let Ok(text) = fs::read(&old) else { continue };
@@ -175,6 +181,20 @@ impl Tree {
             .process_group(0);
         wait(command.spawn().context("cannot run cargo")?, self.deadline)
     }
+}
+
+/// Removes the files of a copy that the original has no more: cargo would take them for sources.
+fn remove_others(from: &Path, root: &Path, known: &BTreeSet<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        let (path, original) = (entry.path(), from.join(entry.file_name()));
+        if entry.file_type()?.is_dir() {
+            remove_others(&original, &path, known)?;
+        } else if !known.contains(&original) || !original.exists() {
+            fs::remove_file(&path).with_context(|| path.display().to_string())?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes the text back, and with it a new time, so that cargo sees the change.
