@@ -15,6 +15,8 @@ use crate::{
 
 /// Everything must be over so long after the last fault: longer than every back-off.
 const WITHIN: u32 = 6 * 3600;
+/// What is still told then comes within this time.
+const AFTERWARDS: u32 = 150;
 /// For so long nothing must happen afterwards.
 const STEADY: u32 = 3600;
 
@@ -189,9 +191,10 @@ impl World {
     }
 
     fn stays_as_it_is(&mut self) {
-        // What is told afterwards (Waiting, steps, a last report) belongs to the rollout.
+        // What is told afterwards (Waiting, after its own back-off, steps, a last report) belongs to the
+        // rollout.
         // What was timed by a clock that was set back since comes an hour late.
-        self.pass(60 + self.set_back);
+        self.pass(AFTERWARDS + self.set_back);
         let writes = |world: &Self| {
             let server = &world.cluster.server;
             let tags = |pool: &PoolView| matches!(pool.spec.image, ImageRef::Tag { .. });
