@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crd::Step;
 use fsm::{
     Command, Input, NodeName, PoolName, Record, Rollout, State, Timestamp, pool::Sum,
     view::SecretRef,
@@ -129,19 +130,19 @@ impl<'a> Model<'a> {
             return Some(record.since);
         }
         let steps = self
-            .objects
-            .bootc
-            .get(node)
-            .and_then(|node| node.status.get())
-            .map(|status| status.steps.as_slice())
-            .unwrap_or_default();
-        let steps = steps
+            .steps(node)
             .iter()
             .flat_map(|step| [step.start.as_ref(), step.end.as_ref()])
             .flatten()
             .map(|at| Timestamp(at.0.as_millisecond()));
         let kept = self.kept(node).map(|kept| kept.since);
         steps.chain(kept).filter(past).max()
+    }
+
+    /// What the agent of a node did for its last update, by its own clock.
+    pub(crate) fn steps(&self, node: &str) -> &'a [Step] {
+        let status = self.objects.bootc.get(node).and_then(|it| it.status.get());
+        status.map_or(&[], |status| status.steps.as_slice())
     }
 
     /// What a node waits for. The cause is that of the rules; where the operator has shown the same

@@ -3,11 +3,18 @@
 
 use std::fmt::Write as _;
 
-use crate::{output::Colour, table::Table};
+use crate::{
+    output::Colour,
+    table::{Table, wrap},
+};
 
 /// Width of a character, and the distance of lines.
 pub(crate) const CHAR: f64 = 8.0;
 pub(crate) const LINE: f64 = 20.0;
+/// A picture of tables is about so many characters wide: the last column is broken into lines, but
+/// never into narrower ones than that.
+const COLUMNS: usize = 132;
+const LAST: usize = 36;
 /// Around everything.
 pub(crate) const MARGIN: f64 = 16.0;
 const GROUND: &str = "#0d1117";
@@ -84,11 +91,18 @@ pub(crate) fn of_tables(title: &str, tables: &[&Table]) -> String {
             let cell = |cell: &crate::table::Cell| (cell.text.clone(), cell.colour);
             row.iter().map(cell).collect::<Vec<_>>()
         });
+        let left = widths.iter().rev().skip(1).map(|width| width + 3).sum();
+        let room = COLUMNS.saturating_sub(left).max(LAST);
         for row in std::iter::once(header).chain(rows) {
-            let mut x = MARGIN;
-            for ((text, colour), width) in row.iter().zip(&widths) {
-                picture.text(x, y, text, *colour);
-                widest = widest.max(x + wide(text.chars().count()));
+            let (mut x, top) = (MARGIN, y);
+            for (n, ((text, colour), width)) in row.iter().zip(&widths).enumerate() {
+                let last = n + 1 == row.len();
+                let lines = wrap(text, if last { room } else { usize::MAX });
+                for (n, line) in lines.iter().enumerate() {
+                    y = if n == 0 { top } else { y + LINE };
+                    picture.text(x, y, line, *colour);
+                    widest = widest.max(x + wide(line.chars().count()));
+                }
                 x += wide(width + 3);
             }
             y += LINE;

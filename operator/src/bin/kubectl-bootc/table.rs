@@ -119,9 +119,34 @@ pub(crate) fn cut(text: &str, columns: usize) -> String {
     format!("{head}…")
 }
 
+/// The text in lines of so many columns, broken where there is a space.
+pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.chars().count() + 1 + length <= columns => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_text_is_broken_between_words() {
+        assert_eq!(wrap("a bc def ghij", 6), ["a bc", "def", "ghij"]);
+        assert_eq!(wrap("a bc", 4), ["a bc"]);
+        assert_eq!(wrap("longer than that", 4), ["longer", "than", "that"]);
+        assert_eq!(wrap("", 4), [""]);
+    }
 
     fn printed(style: Style) -> String {
         let mut table = Table::new(&["NODE", "STATE"]);

@@ -13,7 +13,7 @@ use crate::{
     output::{Colour, Style},
     rows::colour,
     svg::{LINE, MARGIN, Picture, wide},
-    table::cut,
+    table::{cut, wrap},
 };
 
 /// Columns of a bar where there is no terminal that says.
@@ -190,10 +190,12 @@ pub(super) fn svg(chart: &Chart) -> String {
     let mut widest = at.max(left + BARS);
     widest = widest.max(MARGIN + wide(title(chart).chars().count()));
     for wait in waits(chart) {
-        y += LINE;
-        let line = cut(&wait, TEXT);
-        widest = widest.max(MARGIN + wide(line.chars().count()));
-        picture.text(MARGIN, y, &line, Some(Colour::Dim));
+        for (n, line) in wrap(&wait, TEXT).iter().enumerate() {
+            y += LINE;
+            let x = MARGIN + if n == 0 { 0.0 } else { wide(2) };
+            widest = widest.max(x + wide(line.chars().count()));
+            picture.text(x, y, line, Some(Colour::Dim));
+        }
     }
     picture.finish(&title(chart), widest + MARGIN + 24.0, y + MARGIN)
 }

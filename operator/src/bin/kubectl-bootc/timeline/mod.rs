@@ -135,14 +135,15 @@ pub(crate) async fn run(cluster: &Cluster, args: &Timeline) -> anyhow::Result<Ve
     let model = Model::new(&objects, now());
     let names: Vec<&String> = objects.pools.keys().collect();
     let pool = one_of(args.pool.as_ref(), &names)?;
+    // Without the right to read Events the bars are still there.
+    let events = history::events(cluster).await.unwrap_or_default();
     let mut bars: Vec<Bar> = model
         .nodes_of(pool)
         .iter()
-        .map(|node| live(&model, node))
+        .map(|node| live(&model, node, &past::drains(&events, node)))
         .collect();
-    // Without the right to read Events the bars are still there.
-    for event in history::events(cluster).await.unwrap_or_default() {
-        past::note_event(&mut bars, &event);
+    for event in &events {
+        past::note_event(&mut bars, event);
     }
     for bar in &mut bars {
         let wait = model.wait(&bar.node);
@@ -181,8 +182,9 @@ fn one_of<'a>(wanted: Option<&'a String>, names: &[&'a String]) -> anyhow::Resul
     }
 }
 
-/// The way of a node's last update, to this moment.
-fn live(model: &Model<'_>, node: &str) -> Bar {
+/// The way of a node's last update, to this moment; `drains` are moments at which one of its drains
+/// was said to begin.
+fn live(model: &Model<'_>, node: &str, drains: &[Timestamp]) -> Bar {
     let Some(kept) = model.kept(node) else {
         return Bar::new(node, &[], model.now);
     };
@@ -200,12 +202,42 @@ fn live(model: &Model<'_>, node: &str) -> Bar {
         let last = marks.last().map_or(at, |(_, at)| *at);
         marks.push((record.state, at.max(last)));
     }
+    let steps = model.steps(node).iter();
+    let ended = |name: &str| {
+        let of_name = steps.clone().filter(|step| step.name == name);
+        let ends = of_name.filter_map(|step| step.end.as_ref());
+        ends.map(|at| Timestamp(at.0.as_millisecond())).collect()
+    };
+    let known = [
+        (State::Staging, State::Staged, ended("Staging")),
+        (State::Cordoned, State::Draining, drains.to_vec()),
+        (State::Rebooting, State::Verifying, ended("Returning")),
+    ];
+    correct(&mut marks, &known);
     Bar::new(node, &marks, model.now)
+}
+
+/// A hop that needs no write is seen anew by an operator that takes over, and kept with that time.
+/// Who else knows when it was is believed: the first of the moments between the two marks.
+fn correct(marks: &mut [(State, Timestamp)], known: &[(State, State, Vec<Timestamp>)]) {
+    for n in 1..marks.len() {
+        let [.., (before, from), (state, at)] = &mut marks[..=n] else {
+            continue;
+        };
+        let of_hop = known.iter().filter(|it| (it.0, it.1) == (*before, *state));
+        let moments = of_hop.flat_map(|(_, _, moments)| moments);
+        let within = moments.filter(|moment| (*from..=*at).contains(*moment));
+        *at = within.min().copied().unwrap_or(*at);
+    }
 }
 
 /// How a chart is headed.
 pub(crate) fn title(chart: &Chart) -> String {
     let image = chart.image.as_deref().unwrap_or("its image");
+    let image = match image.split_once('@') {
+        Some((name, digest)) => format!("{name}@{}", fsm::image::short(digest)),
+        None => image.to_owned(),
+    };
     let length = crate::ages::length(chart.to.since(chart.from));
     format!(
         "pool {} to {image}: {} in {length}",

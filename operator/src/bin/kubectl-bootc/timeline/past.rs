@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io::BufRead};
 
 use fsm::{Command, State, Timestamp};
-use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::{api::events::v1::Event, apimachinery::pkg::apis::meta::v1::MicroTime};
 use operator::journal::fold;
 
 use super::Bar;
@@ -19,6 +19,20 @@ pub(super) fn note_event(bars: &mut [Bar], event: &Event) {
     {
         bar.note(Timestamp(at.0.as_millisecond()), note);
     }
+}
+
+/// The moments at which Events say that a node's drain began.
+pub(super) fn drains(events: &[Event], node: &str) -> Vec<Timestamp> {
+    let of_node = events.iter().filter(|event| {
+        let regarding = event.regarding.as_ref().and_then(|it| it.name.as_deref());
+        regarding == Some(node) && event.reason.as_deref() == Some("Draining")
+    });
+    let times = of_node.flat_map(|event| {
+        let last = event.series.as_ref().map(|it| &it.last_observed_time);
+        [event.event_time.as_ref(), last]
+    });
+    let moment = |at: &MicroTime| Timestamp(at.0.as_millisecond());
+    times.flatten().map(moment).collect()
 }
 
 /// What a journal tells of one node.

@@ -34,6 +34,30 @@ fn the_end_of_an_update_is_no_phase_and_nobody_without_one_is_drawn() {
 }
 
 #[test]
+fn who_knows_better_than_a_successor_when_it_was_is_believed() {
+    let mut marks = [
+        (State::Staging, at(0)),
+        (State::Staged, at(19)),
+        (State::Cordoned, at(20)),
+        (State::Draining, at(31)),
+        (State::Rebooting, at(32)),
+    ];
+    let known = [
+        (State::Staging, State::Staged, vec![at(2)]),
+        // Of the update before, of this one, and told again by the successor.
+        (
+            State::Cordoned,
+            State::Draining,
+            vec![at(-90), at(31), at(21)],
+        ),
+        (State::Rebooting, State::Verifying, vec![at(5)]),
+    ];
+    correct(&mut marks, &known);
+    let times = marks.map(|(_, at)| at);
+    assert_eq!(times, [at(0), at(2), at(20), at(21), at(32)]);
+}
+
+#[test]
 fn a_chart_without_colours_has_letters() {
     let mut out = Vec::new();
     let style = crate::output::Style {
