@@ -2,16 +2,16 @@
 //! image out over the hosts and shows how it goes.
 
 mod figures;
-mod live;
+mod pictures;
 mod rollout;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
-use e2e::{Config, Env, workload};
+use e2e::{Config, Env, Programs, workload};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -29,6 +29,10 @@ struct Args {
     /// How many hosts to start.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=9))]
     hosts: u8,
+    /// Keep pictures of the rollout in this folder, as `kubectl bootc` draws them: status.svg and
+    /// timeline.svg.
+    #[arg(long, value_name = "DIR")]
+    pictures: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -55,7 +59,7 @@ fn main() -> ExitCode {
 async fn run(args: &Args) -> Result<bool> {
     bed::preflight::check()?;
     let _lock = alone()?;
-    let (env, good) = tokio::select! {
+    let (env, programs, good) = tokio::select! {
         outcome = demonstrate(args) => outcome?,
         stopped = stop() => {
             stopped?;
@@ -63,7 +67,7 @@ async fn run(args: &Args) -> Result<bool> {
         }
     };
     if !args.exit {
-        stay(&env.kubeconfig).await?;
+        stay(&env.kubeconfig, &programs).await?;
     }
     println!("taking the cluster down");
     drop(env);
@@ -71,11 +75,14 @@ async fn run(args: &Args) -> Result<bool> {
 }
 
 /// Cluster, operator, workload, pool, update: the whole way.
-async fn demonstrate(args: &Args) -> Result<(Env, bool)> {
+async fn demonstrate(args: &Args) -> Result<(Env, Programs, bool)> {
+    let programs = Programs::build().await?;
     let started = Instant::now();
+    let mut pictures = pictures::Pictures::new(args.pictures.as_deref())?;
     let env = start(args).await?;
     workload::deploy(&env).await?;
-    let pool = rollout::create_pool(&env).await?;
+    let programs = programs.on(&env.kubeconfig);
+    let pool = rollout::create_pool(&env, &programs).await?;
     let up = format!(
         "up in {:.0} s: {} hosts Ready, operator and agents running",
         started.elapsed().as_secs_f32(),
@@ -84,9 +91,10 @@ async fn demonstrate(args: &Args) -> Result<(Env, bool)> {
     println!("\n{up}\n");
 
     let probe = workload::Probe::start(&env);
-    let report = rollout::update(&env, &pool).await;
+    let report = rollout::update(&env, &programs, &pool, &mut pictures).await;
     let service = probe.stop().await?;
     let report = report?;
+    pictures.of_timeline(&programs).await?;
     println!("\n{}", report.table());
     println!("{service}");
     println!("{}", figures::measure(&env).await?);
@@ -95,7 +103,7 @@ async fn demonstrate(args: &Args) -> Result<(Env, bool)> {
         report.took().as_secs_f32()
     );
     let good = report.complete() && service.within_budget();
-    Ok((env, good))
+    Ok((env, programs, good))
 }
 
 /// One sandbox at a time; what a killed one left is ours to remove.
@@ -131,12 +139,11 @@ async fn stop() -> Result<()> {
     }
 }
 
-async fn stay(kubeconfig: &Path) -> Result<()> {
+async fn stay(kubeconfig: &Path, programs: &Programs) -> Result<()> {
     println!("\nThe cluster stays up until Ctrl-C. In another terminal:");
     println!("  export KUBECONFIG={}", kubeconfig.display());
-    println!(
-        "  {} get bnp,bn,nodes",
-        bed::paths::bin()?.join("kubectl").display()
-    );
+    let kubectl = bed::paths::bin()?.join("kubectl");
+    println!("  {} get bnp,bn,nodes", kubectl.display());
+    println!("  {} timeline", programs.plugin_path().display());
     stop().await
 }

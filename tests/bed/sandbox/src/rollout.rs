@@ -1,37 +1,46 @@
 //! The pool, its update, and the times that each node took.
 
 use std::collections::BTreeMap;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
 use crd::BootcNodePool;
-use e2e::Env;
 use e2e::images::Image;
 use e2e::view::{NodeLine, View};
+use e2e::{Env, Programs};
+use tokio::time::{sleep, timeout};
 
-use crate::live::Live;
+use crate::pictures::Pictures;
 
 /// The name of the pool.
 const POOL: &str = "hosts";
-/// How often the picture is renewed; what the times in the table are exact to.
+/// How often is looked; what the times in the table are exact to.
 const LOOK: Duration = Duration::from_millis(250);
 /// When the first image is not reported, or a rollout has not ended, by then
 /// something is wrong.
 const DEADLINE: Duration = Duration::from_secs(600);
+/// How long the pool's own word may take after that of its nodes.
+const LAST_WORD: Duration = Duration::from_secs(30);
 
 /// Makes the pool with the image that the hosts run already, and waits until
 /// the agents have said so.
-pub(crate) async fn create_pool(env: &Env) -> Result<BootcNodePool> {
+pub(crate) async fn create_pool(env: &Env, programs: &Programs) -> Result<BootcNodePool> {
     let image = env.booted(&env.nodes[0]).await?;
     let pool = env.pool(POOL, &image).await?;
     println!("Pool {POOL}: waiting for every host's first report");
-    watch(env, &image, |_, _| ()).await?;
+    follow(env, programs, &image, async |_| Ok(())).await?;
     Ok(pool)
 }
 
 /// Changes the pool's digest and shows the rollout to its end.
-pub(crate) async fn update(env: &Env, pool: &BootcNodePool) -> Result<Report> {
+pub(crate) async fn update(
+    env: &Env,
+    programs: &Programs,
+    pool: &BootcNodePool,
+    pictures: &mut Pictures,
+) -> Result<Report> {
     let image = env.images.push_os("2").await?;
     println!(
         "Pushed a new OS image, {}\nPool {POOL}: spec.image.ref is that image now\n",
@@ -40,8 +49,12 @@ pub(crate) async fn update(env: &Env, pool: &BootcNodePool) -> Result<Report> {
     let started = Instant::now();
     env.set_image(pool, &image).await?;
     let mut times: BTreeMap<String, Times> = BTreeMap::new();
-    watch(env, &image, |node, now| {
-        times.entry(node.name.clone()).or_default().see(node, now);
+    follow(env, programs, &image, async |view| {
+        let now = Instant::now();
+        for node in &view.nodes {
+            times.entry(node.name.clone()).or_default().see(node, now);
+        }
+        pictures.of_status(programs, view).await
     })
     .await?;
     Ok(Report {
@@ -50,30 +63,42 @@ pub(crate) async fn update(env: &Env, pool: &BootcNodePool) -> Result<Report> {
     })
 }
 
-/// Shows the pool until all its nodes run this image.
-async fn watch(env: &Env, image: &Image, mut see: impl FnMut(&NodeLine, Instant)) -> Result<()> {
-    let started = Instant::now();
-    let mut live = Live::new(POOL);
-    loop {
+/// Lets `kubectl bootc` show the pool until all its nodes run this image; `see` gets each look at it.
+async fn follow(
+    env: &Env,
+    programs: &Programs,
+    image: &Image,
+    mut see: impl AsyncFnMut(&View) -> Result<()>,
+) -> Result<()> {
+    let line = format!("status {POOL} --watch --until-updated");
+    let mut command = programs.plugin(&line);
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let mut shown = command.spawn().context("cannot run kubectl bootc")?;
+    let all_run = async {
+        loop {
+            let view = View::of(&env.client, POOL).await?;
+            see(&view).await?;
+            if view.all_on(&image.digest) && view.nodes.len() == env.nodes.len() {
+                return anyhow::Ok(());
+            }
+            sleep(LOOK).await;
+        }
+    };
+    if let Ok(result) = timeout(DEADLINE, all_run).await {
+        result?;
+    } else {
         let view = View::of(&env.client, POOL).await?;
-        live.show(&view);
-        let now = Instant::now();
-        view.nodes.iter().for_each(|node| see(node, now));
-        if view.all_on(&image.digest) && view.nodes.len() == env.nodes.len() {
-            live.finish();
-            return Ok(());
-        }
-        if started.elapsed() > DEADLINE {
-            live.finish();
-            bail!(
-                "not all nodes run {} after {} s: {}",
-                image.reference(),
-                DEADLINE.as_secs(),
-                view.degraded.unwrap_or(view.up_to_date)
-            );
-        }
-        tokio::time::sleep(LOOK).await;
+        bail!(
+            "not all nodes run {} after {} s: {}",
+            image.reference(),
+            DEADLINE.as_secs(),
+            view.degraded.unwrap_or(view.up_to_date)
+        );
     }
+    let ended = timeout(LAST_WORD, shown.wait()).await;
+    let ended = ended.context("the pool does not say that it is up to date")??;
+    ensure!(ended.success(), "kubectl bootc {line} failed ({ended})");
+    Ok(())
 }
 
 /// What was seen of one node.
