@@ -1,5 +1,7 @@
 //! What another image would do: the operator's own rules, fed with the changed pool.
 
+use std::collections::BTreeSet;
+
 use anyhow::Context as _;
 use crd::ImageRef;
 use fsm::{
@@ -100,8 +102,9 @@ fn changed(before: &Objects, pool: &str, reference: &str) -> anyhow::Result<Obje
     Ok(after)
 }
 
-/// The nodes that would be told of the image at once.
-fn movers(model: &Model<'_>, target: &Image) -> Vec<String> {
+/// The nodes that would be told of the image at once. A decision that more news has replaced counts
+/// with the one that did.
+fn movers(model: &Model<'_>, target: &Image) -> BTreeSet<String> {
     let told = |write: &NodeWrite| write.spec.image.as_ref() == Some(target);
     let moves = |command: &Command| match command {
         Command::Decide(decision) => decision
@@ -118,7 +121,7 @@ fn movers(model: &Model<'_>, target: &Image) -> Vec<String> {
 }
 
 /// How fast it would go.
-fn pace(model: &Model<'_>, pool: &str, now: &[String], rest: &[&String]) -> Vec<String> {
+fn pace(model: &Model<'_>, pool: &str, now: &BTreeSet<String>, rest: &[&String]) -> Vec<String> {
     let mut lines = Vec::new();
     let Some(row) = PoolRow::of(model, pool) else {
         return lines;
@@ -151,8 +154,8 @@ fn pace(model: &Model<'_>, pool: &str, now: &[String], rest: &[&String]) -> Vec<
 }
 
 /// Why a node would not even begin.
-fn hindrance(model: &Model<'_>, node: &str, now: &[String]) -> Option<String> {
-    if now.iter().any(|it| it == node) {
+fn hindrance(model: &Model<'_>, node: &str, now: &BTreeSet<String>) -> Option<String> {
+    if now.contains(node) {
         return None;
     }
     let wait = model.wait(node)?;

@@ -70,7 +70,7 @@ async fn a_dry_run_says_what_would_happen_and_does_nothing(
     suite: Arc<Suite>,
     stage: Shared,
 ) -> Result<()> {
-    let rollout = json!({ "maxUnavailable": 2 });
+    let rollout = json!({ "maxUnavailable": 2, "maxConcurrentStaging": 2 });
     let fleet = Fleet::settled(&suite, "foreseen", 3, rollout).await?;
     let guarded = json!({ "app": "foreseen" });
     fleet.workload(&fleet.node(2), guarded.clone()).await?;
@@ -92,6 +92,8 @@ async fn a_dry_run_says_what_would_happen_and_does_nothing(
             0,
             &[
                 "3 of 3 nodes would stage it and reboot, in this order: foreseen-1, foreseen-2, foreseen-3",
+                "2 of them stage at once, the others as there is room.",
+                "foreseen-3 does not begin at once: waiting for room to stage: maxConcurrentStaging of pool foreseen is reached",
                 "At most 2 at a time",
                 "PodDisruptionBudget foreseen/tight allows 0 disruptions now and would hold up the drain of foreseen-2",
             ],
