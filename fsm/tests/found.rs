@@ -125,6 +125,8 @@ fn is_not_asked_for_again(toy: &mut Toy, change: impl Fn(&mut Toy, bool)) {
     toy.refuse.clear();
     toy.pass(300);
     assert_eq!(slots_asked_for(toy), 1, "asked for again");
+    let holders = &toy.rollout.sum(&"p".into()).unwrap().holders;
+    assert!(holders.is_empty(), "nobody holds a slot: {holders:?}");
     change(toy, false);
     toy.host("w2").silent = false;
     toy.run(600);

@@ -1,10 +1,14 @@
-//! When something is said: not before it is so, and at once when it is over.
+//! When something is said: not before it is so, and at once when it is over. And when it is tried again.
 
 mod toy;
 
 use std::collections::BTreeSet;
 
-use fsm::{Command, Input, command::PoolWrite};
+use fsm::{
+    Command, Input,
+    command::{Effect, PoolWrite},
+    time::Seconds,
+};
 use toy::Toy;
 
 /// A client that waits for `UpToDate=True` must find every node uncordoned and every slot free: the
@@ -136,4 +140,34 @@ fn what_is_undone_again_and_again_is_repeated_ever_more_seldom() {
     assert!((8..30).contains(&writes), "{writes} writes in 10 minutes");
     toy.run(120);
     toy.assert_all_run(1);
+}
+
+/// Each drain has its 100 seconds, and the pauses after them are 300, 600 and 1,200.
+#[test]
+fn a_drain_that_never_ends_is_tried_again_after_longer_and_longer_pauses() {
+    let mut toy = Toy::new(1, 3);
+    toy.run(60);
+    toy.edit_pool("p", |pool| pool.spec.drain_timeout = Some(Seconds(100)));
+    toy.blocked.insert("w1".into());
+    toy.want(2);
+    let drains = |toy: &Toy| {
+        let decisions = toy.commands.iter().filter_map(|command| match command {
+            Command::Decide(decision) => Some(&decision.effects),
+            _ => None,
+        });
+        let starts = |effect: &&Effect| matches!(effect, Effect::StartDrain { .. });
+        decisions.flatten().filter(starts).count()
+    };
+    for (seconds, drained) in [
+        (50, 1),
+        (330, 1),
+        (70, 2),
+        (580, 2),
+        (100, 3),
+        (1180, 3),
+        (120, 4),
+    ] {
+        toy.pass(seconds);
+        assert_eq!(drains(&toy), drained, "{}", toy.log.join("\n"));
+    }
 }

@@ -300,14 +300,8 @@ impl Pool {
         match &spec.image {
             _ if spec.invalid.is_some() => None,
             ImageRef::Pinned(image) => Some(image.clone()),
-            ImageRef::Tag {
-                reference,
-                repository,
-            } => {
-                let known = self
-                    .resolution
-                    .as_ref()
-                    .filter(|known| known.reference == *reference)?;
+            ImageRef::Tag { repository, .. } => {
+                let known = self.resolution.as_ref()?;
                 Image::of(repository, known.digest.as_deref()?)
             }
             ImageRef::Invalid(_) => None,

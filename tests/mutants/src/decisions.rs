@@ -269,9 +269,9 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "digest-of-another-tag",
-        file: "fsm/src/rollout/entry.rs",
-        old: "                    .filter(|known| known.reference == *reference)?;",
-        new: "                    .filter(|known| !known.reference.is_empty() || reference.is_empty())?;",
+        file: "fsm/src/rollout/pools.rs",
+        old: "            .is_some_and(|known| known.reference == *reference)\n        {\n            return;",
+        new: "            .is_some_and(|known| known.reference == *reference || known.digest.is_some())\n        {\n            return;",
         why: "the digest of the tag before is taken for the new one's",
         test: FSM,
     },
@@ -281,7 +281,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         old: "    if news {\n        return node.kept.as_ref() != Some(&write.record);\n    }",
         new: "",
         why: "what a write did is laid over news that are newer",
-        test: SIMULATION,
+        test: FSM,
     },
     Mutant {
         name: "finalizer-goes-at-once",

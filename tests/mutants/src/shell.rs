@@ -99,4 +99,12 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         why: "a watch that is behind our own writes is believed",
         test: OPERATOR,
     },
+    Mutant {
+        name: "silenced-is-evicted",
+        file: "operator/src/drain/board.rs",
+        old: "!self.stays && self.stopping.is_none() && !asked_too_early && !left_alone",
+        new: "!self.stays && self.stopping.is_none() && !asked_too_early && (left_alone || !left_alone)",
+        why: "pods of a silent node are evicted past their budget",
+        test: OPERATOR,
+    },
 ];
