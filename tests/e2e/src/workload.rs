@@ -303,14 +303,17 @@ impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "Workload: never fewer than {} of {REPLICAS} pods ready (budget {BUDGET}), {} went down with their hosts {:?}; {} of {} requests failed, the slowest took {:.0} ms",
+            "Workload: never fewer than {} of {REPLICAS} pods ready (budget {BUDGET}), {} went down with their hosts; {} of {} requests failed, the slowest took {:.0} ms",
             self.fewest
                 .map_or("?".to_owned(), |fewest| fewest.to_string()),
             self.restarted.len(),
-            self.restarted,
             self.failed,
             self.requests,
             self.longest.as_secs_f32() * 1000.0
-        )
+        )?;
+        for container in &self.restarted {
+            writeln!(f, "  {container}")?;
+        }
+        Ok(())
     }
 }

@@ -43,6 +43,7 @@ pub(crate) enum Colour {
     Calm,
     Warn,
     Bad,
+    Mark,
     Dim,
 }
 
@@ -55,6 +56,7 @@ impl Colour {
             Self::Calm => "34",
             Self::Warn => "33",
             Self::Bad => "31",
+            Self::Mark => "35",
             Self::Dim => "90",
         }
     }
@@ -67,6 +69,7 @@ impl Colour {
             Self::Calm => "#58a6ff",
             Self::Warn => "#d29922",
             Self::Bad => "#f85149",
+            Self::Mark => "#bc8cff",
             Self::Dim => "#8b949e",
         }
     }

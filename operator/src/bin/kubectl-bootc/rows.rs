@@ -241,9 +241,11 @@ impl NodeRow {
 pub(crate) fn colour(state: State) -> Colour {
     match state {
         State::Idle | State::Leaving => Colour::Dim,
-        State::Staging | State::Verifying => Colour::Busy,
+        State::Staging => Colour::Busy,
         State::Staged => Colour::Calm,
-        State::Cordoned | State::Draining => Colour::Warn,
+        State::Cordoned => Colour::Mark,
+        State::Draining => Colour::Warn,
         State::Rebooting => Colour::Bad,
+        State::Verifying => Colour::Good,
     }
 }
