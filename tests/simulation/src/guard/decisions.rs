@@ -168,8 +168,10 @@ impl Guard {
                 Some(Kept::Is(record)) => record.node_uid == view.uid,
                 _ => true,
             };
+        // The node itself may be down: then it is not one more that is.
         let down = |node: &&&NodeName| {
-            !holds(node)
+            **node != name
+                && !holds(node)
                 && knows.nodes.get(**node).is_some_and(|view| {
                     view.claims.contains(pool_name)
                         && same(node, view)
