@@ -226,6 +226,8 @@ async fn hanging(suite: Arc<Suite>) -> Result<()> {
         ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "2000"),
+        // Short, so that there is something to send while nobody takes it.
+        ("OTEL_BSP_SCHEDULE_DELAY", "100"),
     ];
     let mut operator = Operator::start(&suite, dir.path(), &[], &variables).await?;
     let fleet = Fleet::settled(&suite, "hanging", 2, json!({})).await?;
