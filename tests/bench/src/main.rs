@@ -16,6 +16,7 @@ mod rollout;
 mod scrape;
 mod start;
 mod table;
+mod telemetry;
 mod threads;
 mod turnround;
 
@@ -68,6 +69,15 @@ enum Figure {
     },
     /// Start to first decision, against a LIST of the same objects
     Start(Sizes),
+    /// The operator's CPU time with tracing and metrics, against that without
+    Telemetry {
+        /// Nodes
+        #[arg(long, default_value_t = 300)]
+        nodes: usize,
+        /// How often it is measured, each time both ways
+        #[arg(long, default_value_t = 5)]
+        repeat: usize,
+    },
     /// Requests for each pod of a drain
     Drain {
         /// Nodes that are drained at once
@@ -154,6 +164,9 @@ async fn measure(args: Args) -> Result<()> {
                 "heartbeat",
                 &heartbeat::measure(nodes, beats, repeat).await?,
             );
+        }
+        Figure::Telemetry { nodes, repeat } => {
+            show("telemetry", &telemetry::measure(nodes, repeat).await?);
         }
         Figure::Start(sizes) => show("start", &start::measure(&sizes.nodes, sizes.repeat).await?),
         Figure::Drain { nodes, pods } => show("drain", &drain::measure(nodes, pods).await?),

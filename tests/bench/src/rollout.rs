@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    cluster::{Cluster, counts::Counts, hosts::Hosts, image},
+    cluster::{Cluster, counts::Counts, hosts::Hosts, image, operator::Extra},
     floor::{self, Floor},
     numbers::{median, millis, number},
     process::{Cpu, Memory},
@@ -23,9 +23,10 @@ const PERCENT: usize = 10;
 const REST: Duration = Duration::from_secs(2);
 
 /// One pass over all nodes.
-struct Pass {
+pub(crate) struct Pass {
     wall: Duration,
-    cpu: Duration,
+    /// CPU time of whoever was measured.
+    pub(crate) cpu: Duration,
     asked: Counts,
 }
 
@@ -53,16 +54,18 @@ pub(crate) async fn measure(
 }
 
 /// A cluster of one size.
-struct Stage {
+pub(crate) struct Stage {
     size: usize,
-    cluster: Cluster,
+    /// It.
+    pub(crate) cluster: Cluster,
     hosts: Arc<Hosts>,
     /// The number of the image that all nodes run.
     image: usize,
 }
 
 impl Stage {
-    async fn new(size: usize) -> Result<Self> {
+    /// Starts one, with a pool of all nodes that is settled.
+    pub(crate) async fn new(size: usize) -> Result<Self> {
         let cluster = Cluster::start().await?;
         let rollout = json!({ "maxUnavailable": format!("{PERCENT}%") });
         let (operator, hosts) = cluster.settled(size, &image(0), rollout).await?;
@@ -88,7 +91,7 @@ impl Stage {
                 say(&pass, "the floor", self.size);
                 measured.floor.push(pass);
             }
-            let (pass, memory) = self.operator().await?;
+            let (pass, memory) = self.operator(Extra::default()).await?;
             say(&pass, "the operator", self.size);
             measured.operator.push(pass);
             measured.memory.push(memory);
@@ -118,8 +121,10 @@ impl Stage {
         watch.stop(&self.cluster.admin).await
     }
 
-    async fn operator(&mut self) -> Result<(Pass, (Memory, Memory))> {
-        let mut operator = self.cluster.operator().await?;
+    /// A rollout by an operator with these flags and variables, and its memory after its start and
+    /// at the end.
+    pub(crate) async fn operator(&mut self, extra: Extra) -> Result<(Pass, (Memory, Memory))> {
+        let mut operator = self.cluster.operator_with(extra).await?;
         sleep(REST).await;
         let started = operator.memory()?;
         let pid = operator.pid();
@@ -165,7 +170,8 @@ impl<F: Fn() -> Result<Cpu>> Watch<F> {
     }
 }
 
-fn say(pass: &Pass, who: &str, size: usize) {
+/// Tells how a pass went.
+pub(crate) fn say(pass: &Pass, who: &str, size: usize) {
     let nodes = u32::try_from(size).unwrap_or(u32::MAX);
     progress::say(format_args!(
         "{who}: {:.1} s, {:.2} ms of CPU a node\n{}",

@@ -21,6 +21,8 @@ pub(super) struct Host {
     staged: Option<String>,
     rollback: Option<String>,
     reboots: u32,
+    /// What it did for its image, as an agent tells of it.
+    steps: Vec<Value>,
     /// What its agent said last, and about which generation.
     told: Option<(&'static str, i64)>,
     /// It is acting.
@@ -50,6 +52,7 @@ impl Host {
             staged: None,
             rollback: None,
             reboots: 0,
+            steps: Vec::new(),
             told: None,
             busy: false,
             version: 0,
@@ -125,7 +128,11 @@ impl Host {
     /// Says first that it stages, and has staged after that.
     fn stage(&mut self, wanted: String, generation: i64) -> &'static str {
         if self.told != Some((node_reason::STAGING, generation)) {
+            self.steps = vec![step("Staging")];
             return node_reason::STAGING;
+        }
+        for step in &mut self.steps {
+            step["end"] = json!(Timestamp::now());
         }
         self.staged = Some(wanted);
         node_reason::STAGED
@@ -141,6 +148,8 @@ impl Host {
         self.rollback = Some(std::mem::replace(&mut self.booted, image));
         self.staged = None;
         self.reboots += 1;
+        let steps = ["Unlocking", "Stopping", "Booting", "Returning"];
+        self.steps.extend(steps.map(step));
     }
 
     fn status(&self, reason: &str, generation: i64) -> Value {
@@ -169,13 +178,16 @@ impl Host {
                 "imageDigest": digest_of(&self.booted), "boot": self.boot(), "time": now,
                 "rollback": { "checksum": format!("{:064x}", self.n), "serial": 0 },
             },
-            "steps": [
-                { "name": "Staging", "start": "2026-08-01T00:00:00.000000Z", "end": "2026-08-01T00:01:00.000000Z" },
-                { "name": "Rebooting", "start": "2026-08-01T00:02:00.000000Z", "end": "2026-08-01T00:03:00.000000Z" },
-            ],
+            "steps": self.steps,
             "conditions": [
                 condition("Idle", idle, reason), condition("Degraded", false, node_reason::HEALTHY),
             ],
         })
     }
+}
+
+/// A step that takes no time.
+fn step(name: &str) -> Value {
+    let now = Timestamp::now();
+    json!({ "name": name, "start": now, "end": now })
 }

@@ -31,7 +31,7 @@ use tokio::{process::Command, time::sleep};
 
 use hosts::Hosts;
 use nodes::{LABEL, POOL};
-use operator::Operator;
+use operator::{Extra, Operator};
 
 /// Thousands of big Nodes, each of their versions kept until the next compaction.
 const QUOTA: u64 = 16 << 30;
@@ -115,14 +115,24 @@ impl Cluster {
 
     /// Starts the operator and waits until it has the whole cluster in view.
     pub(crate) async fn operator(&self) -> Result<Operator> {
-        let mut operator = self.start_operator()?;
+        self.operator_with(Extra::default()).await
+    }
+
+    /// The same with more flags and variables.
+    pub(crate) async fn operator_with(&self, extra: Extra) -> Result<Operator> {
+        let mut operator = self.spawn(extra)?;
         operator.until_synced().await?;
         Ok(operator)
     }
 
     /// Starts the operator.
     pub(crate) fn start_operator(&self) -> Result<Operator> {
-        Operator::start(self.control_plane.dir(), &self.operator_kubeconfig()?)
+        self.spawn(Extra::default())
+    }
+
+    fn spawn(&self, extra: Extra) -> Result<Operator> {
+        let kubeconfig = self.operator_kubeconfig()?;
+        Operator::start(self.control_plane.dir(), &kubeconfig, extra)
     }
 
     /// Nodes as big as real ones, a pool of them all on `image`, the operator, and hosts that play

@@ -1,7 +1,9 @@
 //! The operator as it is shipped, as a process of its own.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     path::{Path, PathBuf},
     sync::{
         OnceLock,
@@ -32,6 +34,15 @@ const SYNCED: &str = "the whole cluster is in view";
 pub(crate) struct Operator {
     daemon: Daemon,
     log: PathBuf,
+}
+
+/// What it is started with beside what it always is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Extra {
+    /// Flags.
+    pub(crate) flags: Vec<String>,
+    /// Variables of its environment.
+    pub(crate) variables: Vec<(String, OsString)>,
 }
 
 /// The program that is measured.
@@ -66,19 +77,23 @@ fn build() -> Result<PathBuf> {
 
 impl Operator {
     /// Starts it with this kubeconfig; its files go below `dir`.
-    pub(super) fn start(dir: &Path, kubeconfig: &str) -> Result<Self> {
+    pub(super) fn start(dir: &Path, kubeconfig: &str, extra: Extra) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("bootc-operator-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let file = dir.join("operator.kubeconfig");
         fs::write(&file, kubeconfig)?;
+        let mut argv: Vec<OsString> = vec![
+            PROGRAM.get().context("no operator was chosen")?.into(),
+            "--leader-elect".into(),
+            "--health-probe-bind-address=0".into(),
+        ];
+        argv.extend(extra.flags.into_iter().map(OsString::from));
+        let mut env = vec![("KUBECONFIG".into(), file.into())];
+        env.extend(extra.variables);
         let program = Program {
             name,
-            argv: vec![
-                PROGRAM.get().context("no operator was chosen")?.into(),
-                "--leader-elect".into(),
-                "--health-probe-bind-address=0".into(),
-            ],
-            env: vec![("KUBECONFIG".into(), file.into())],
+            argv,
+            env,
             dir: dir.to_path_buf(),
         };
         Ok(Self {
