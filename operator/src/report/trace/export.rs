@@ -94,10 +94,9 @@ pub struct Spans {
 impl Spans {
     /// Sends spans off; those that find no room are counted and gone.
     pub fn send(&self, spans: Vec<Span>) {
-        let sent = spans
-            .into_iter()
-            .map(|span| self.queue.try_send(data(span)));
-        let dropped = sent.filter(Result::is_err).count();
+        let finds_no_room = |span| self.queue.try_send(data(span)).is_err();
+        let dropped = spans.into_iter().map(finds_no_room);
+        let dropped = dropped.filter(|dropped| *dropped).count();
         if dropped > 0 {
             self.metrics.spans(Told::Dropped, dropped);
         }
