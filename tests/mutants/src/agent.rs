@@ -57,7 +57,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         old: "        let ours = self.record.state != State::Idle || self.record.trouble.is_some();",
         new: "        let ours = self.record.state != State::Idle;",
         why: "what a failed reboot left unlocked stays so",
-        test: SIMULATION,
+        test: FSM,
     },
     Mutant {
         name: "leftover-of-another-agent",
@@ -65,7 +65,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         old: "    let ours = tried.boot == facts.boot && tried.digest == digest;",
         new: "    let ours = tried.boot != facts.boot && tried.digest == digest;",
         why: "what a killed agent left unlocked stays so",
-        test: SIMULATION,
+        test: FSM,
     },
     Mutant {
         name: "wish-not-noted",
