@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use api_tests::{Suite, kubelet::HOLDS, wait};
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use kube::ResourceExt as _;
@@ -64,8 +64,7 @@ async fn comes_back(suite: Arc<Suite>) -> Result<()> {
     next_second().await;
     scene.cordoned = Timestamp::now();
     scene.drain();
-    for _ in ["the first", "its replacement"] {
-        let (gone, _) = one_goes_and_one_came(&scene).await?;
+    for gone in two_go_and_a_third_is_there(&scene).await? {
         scene.kill(&gone.name_any()).await?;
     }
     let stayed = scene.done().await?;
@@ -84,17 +83,16 @@ async fn comes_back(suite: Arc<Suite>) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a pod was evicted and the next one is on the node: those two.
-async fn one_goes_and_one_came(scene: &Scene) -> Result<(Pod, Pod)> {
-    wait::until("a pod is evicted and another one there", || async {
-        let (mut going, mut alive): (Vec<_>, Vec<_>) = scene
+/// Waits until a pod and its replacement were evicted, and another one is on the node: the first two.
+async fn two_go_and_a_third_is_there(scene: &Scene) -> Result<Vec<Pod>> {
+    wait::until("two pods are evicted and a third is there", || async {
+        let (going, alive): (Vec<_>, Vec<_>) = scene
             .pods()
             .await?
             .into_iter()
             .partition(|pod| pod.metadata.deletion_timestamp.is_some());
-        ensure!(going.len() == 1 && alive.len() == 1, "{going:?} {alive:?}");
-        let both = going.pop().zip(alive.pop());
-        both.context("there is one of each")
+        ensure!(going.len() == 2 && alive.len() == 1, "{going:?} {alive:?}");
+        Ok(going)
     })
     .await
 }
