@@ -53,7 +53,7 @@ pub(crate) async fn of(
         ));
     }
     let all = model.nodes_of(pool);
-    let move_now = movers(&model, &target);
+    let move_now = movers(&model, &all, &target);
     let runs = |node: &&String| {
         let status = after.bootc.get(*node).and_then(|node| node.status.get());
         let booted = status.and_then(|status| status.booted.as_ref());
@@ -102,9 +102,9 @@ fn changed(before: &Objects, pool: &str, reference: &str) -> anyhow::Result<Obje
     Ok(after)
 }
 
-/// The nodes that would be told of the image at once. A decision that more news has replaced counts
-/// with the one that did.
-fn movers(model: &Model<'_>, target: &Image) -> BTreeSet<String> {
+/// Those of the nodes that would be told of the image at once. Nodes of other pools may be told of the
+/// same one.
+fn movers(model: &Model<'_>, nodes: &[String], target: &Image) -> BTreeSet<String> {
     let told = |write: &NodeWrite| write.spec.image.as_ref() == Some(target);
     let moves = |command: &Command| match command {
         Command::Decide(decision) => decision
@@ -117,7 +117,8 @@ fn movers(model: &Model<'_>, target: &Image) -> BTreeSet<String> {
             .then(|| decision.node.to_string()),
         _ => None,
     };
-    model.commands.iter().filter_map(moves).collect()
+    let all = model.commands.iter().filter_map(moves);
+    all.filter(|node| nodes.contains(node)).collect()
 }
 
 /// How fast it would go.
