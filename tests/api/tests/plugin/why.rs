@@ -56,7 +56,7 @@ async fn a_drain_names_the_pod_and_its_budget_and_the_next_one_the_holder(
         "spec": { "minAvailable": 1, "selector": { "matchLabels": guarded } },
     }))?;
     budgets.create(&PostParams::default(), &budget).await?;
-    fleet.want(B).await?;
+    fleet.want_staged(B).await?;
     let ended = stage
         .until(
             "why why-drain-1",
