@@ -22,12 +22,14 @@ if [[ -z "${!variable:-}" && "$arch" == "$(uname -m)" ]]; then
 fi
 # One after the other: built together, the agent would get every feature of a library that only
 # the operator asks for.
-build() { # PACKAGE PROGRAM PROFILE
-    cargo build --profile "$3" --locked --target "$target" -p "$1" --bin "$2"
-    install -m 755 "${CARGO_TARGET_DIR:-target}/$target/$3/$2" "$folder/$goarch/$2"
-}
+build() { cargo build --release --locked --target "$target" -p "$1" --bin "$2"; }
 mkdir -p "$folder/$goarch"
-build operator bootc-operator release
-build nodeagent bootc-nodeagent small
-build operator kubectl-bootc release
+release=${CARGO_TARGET_DIR:-target}/$target/release
+for program in bootc-operator bootc-nodeagent kubectl-bootc; do
+    case $program in
+        bootc-nodeagent) build nodeagent "$program" ;;
+        *) build operator "$program" ;;
+    esac
+    install -m 755 "$release/$program" "$folder/$goarch/$program"
+done
 ls -l "$folder/$goarch"

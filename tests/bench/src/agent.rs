@@ -111,15 +111,14 @@ impl Agent {
 async fn nothing() -> Result<PathBuf> {
     let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
     let mut command = Command::from(bed::cargo::command());
-    command.args(["build", "--profile", "small", "--locked"]);
-    command.args(["--target", &target]);
+    command.args(["build", "--release", "--locked", "--target", &target]);
     let status = command.args(["--package", "nothing"]).status().await?;
     ensure!(
         status.success(),
         "cannot build the program that does nothing"
     );
-    let folder = bed::paths::target().join(target).join("small");
-    Ok(folder.join("nothing"))
+    let release = bed::paths::target().join(target).join("release");
+    Ok(release.join("nothing"))
 }
 
 /// Starts it on the host, as a unit of its systemd.

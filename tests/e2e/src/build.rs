@@ -7,10 +7,6 @@ use tokio::process::Command;
 
 /// The target of what runs in an image `FROM scratch`.
 const STATIC_TARGET: &str = "x86_64-unknown-linux-musl";
-/// How the operator is built: for speed.
-const OPERATOR_PROFILE: &str = "release";
-/// How the agent is built: for size.
-const AGENT_PROFILE: &str = "small";
 
 /// The two binaries as they ship: static and stripped.
 #[derive(Debug, Clone)]
@@ -31,14 +27,13 @@ impl Binaries {
         if let Some((operator, agent)) = built {
             return Ok(Self { operator, agent });
         }
-        for (package, program, profile) in [
-            ("operator", "bootc-operator", OPERATOR_PROFILE),
-            ("nodeagent", "bootc-nodeagent", AGENT_PROFILE),
+        for (package, program) in [
+            ("operator", "bootc-operator"),
+            ("nodeagent", "bootc-nodeagent"),
         ] {
             let args = [
                 "build",
-                "--profile",
-                profile,
+                "--release",
                 "--target",
                 STATIC_TARGET,
                 "--package",
@@ -50,10 +45,10 @@ impl Binaries {
                 format!("the images need static binaries; if the target is missing: rustup target add {STATIC_TARGET}")
             })?;
         }
-        let dir = bed::paths::target().join(STATIC_TARGET);
+        let dir = bed::paths::target().join(STATIC_TARGET).join("release");
         Ok(Self {
-            operator: dir.join(OPERATOR_PROFILE).join("bootc-operator"),
-            agent: dir.join(AGENT_PROFILE).join("bootc-nodeagent"),
+            operator: dir.join("bootc-operator"),
+            agent: dir.join("bootc-nodeagent"),
         })
     }
 }
