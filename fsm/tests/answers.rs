@@ -23,14 +23,7 @@ fn ready(nodes: u32, seed: u64) -> Toy {
 fn a_slot_that_nobody_knows_of_is_settled_and_not_kept_for_ever() {
     for seed in 0..10 {
         let mut toy = ready(2, seed);
-        toy.edit_pool("p", |pool| pool.spec.paused = true);
-        toy.want(2);
-        toy.run(60);
-        toy.refuse
-            .insert("w1".into(), Outcome::Failed("timeout".into()));
-        toy.edit_pool("p", |pool| pool.spec.paused = false);
-        toy.settle_news();
-        toy.settle_news();
+        toy.loses_a_grant("w1");
         toy.host("w1").silent = true;
         toy.add_pool("q", toy::pool_spec(image(2)));
         toy.edit_node("w1", |node| {

@@ -359,14 +359,7 @@ fn an_agent_that_names_no_boot_and_no_generation_is_judged_by_its_images() {
 #[test]
 fn a_slot_whose_write_got_no_answer_is_not_given_to_another_node() {
     let mut toy = ready(2, 1);
-    toy.edit_pool("p", |pool| pool.spec.paused = true);
-    toy.want(2);
-    toy.run(60);
-    toy.refuse
-        .insert("w1".into(), Outcome::Failed("timeout".into()));
-    toy.edit_pool("p", |pool| pool.spec.paused = false);
-    toy.settle_news();
-    toy.settle_news();
+    toy.loses_a_grant("w1");
     assert!(
         !toy.bootc[&"w2".into()].in_reboot_slot,
         "w1 may have the only slot"

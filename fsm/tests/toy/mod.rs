@@ -294,6 +294,18 @@ impl Toy {
             .unwrap_or_default()
     }
 
+    /// Both nodes have staged image 2, and the write of this node's slot gets no answer.
+    pub fn loses_a_grant(&mut self, node: &str) {
+        self.edit_pool("p", |pool| pool.spec.paused = true);
+        self.want(2);
+        self.run(60);
+        self.refuse
+            .insert(node.into(), Outcome::Failed("timeout".into()));
+        self.edit_pool("p", |pool| pool.spec.paused = false);
+        self.settle_news();
+        self.settle_news();
+    }
+
     /// The drain of a node says that the last pod is kept by its budget.
     pub fn says_pods_wait(&mut self, node: &str) {
         let pods = vec![BlockedPod {

@@ -79,24 +79,8 @@ impl From<wire::Pool> for Facts {
 fn unreadable(why: &str) -> PoolSpec {
     let message = format!("the spec cannot be read: {why}");
     PoolSpec {
-        image: ImageRef::Invalid(message.clone()),
-        invalid: Some(message),
-        ..plain()
-    }
-}
-
-fn plain() -> PoolSpec {
-    PoolSpec {
-        image: ImageRef::Invalid(String::new()),
-        invalid: None,
-        max_unavailable: Amount::Count(1),
-        paused: false,
-        drain_timeout: None,
-        reboot_timeout: None,
-        max_concurrent_staging: None,
-        min_ready: Seconds(0),
-        soft_reboot: false,
-        secret: None,
+        invalid: Some(message.clone()),
+        ..PoolSpec::of(ImageRef::Invalid(message))
     }
 }
 
