@@ -21,6 +21,17 @@ const STARTS: Patience = Patience {
     every: Duration::from_millis(100),
 };
 
+/// The phases of an update, in order.
+pub const PHASES: [&str; 7] = [
+    "stage",
+    "wait-for-slot",
+    "cordon",
+    "drain",
+    "reboot",
+    "verify",
+    "uncordon",
+];
+
 /// A running collector. Dropped, it is killed.
 #[derive(Debug)]
 pub struct Collector {

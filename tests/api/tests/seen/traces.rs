@@ -9,7 +9,7 @@ use api_tests::{
     wait,
 };
 use bed::{
-    collector::{Collector, Span, Update},
+    collector::{Collector, PHASES, Span, Update},
     run_dir::RunDir,
 };
 use k8s_openapi::api::core::v1::Pod;
@@ -21,17 +21,6 @@ use libtest_mimic::Trial;
 use serde_json::json;
 
 use crate::process::{Operator, log_of};
-
-/// The phases of an update, in order.
-const PHASES: [&str; 7] = [
-    "stage",
-    "wait-for-slot",
-    "cordon",
-    "drain",
-    "reboot",
-    "verify",
-    "uncordon",
-];
 
 pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
     vec![

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
-use bed::collector::{Span, Update};
+use bed::collector::{PHASES, Span, Update};
 use crd::BootcNode;
 use crd::names::ANNOTATION_ROLLOUT;
 use e2e::images::Image;
@@ -15,16 +15,6 @@ use serde_json::Value;
 use crate::host_rig::SOON;
 use crate::seen_rig::{POOL, SECRET, Scene, tells_nothing_secret};
 
-/// The phases of an update, in order.
-const PHASES: [&str; 7] = [
-    "stage",
-    "wait-for-slot",
-    "cordon",
-    "drain",
-    "reboot",
-    "verify",
-    "uncordon",
-];
 /// What a reboot consists of, in order.
 const REBOOT: [&str; 4] = ["unlock", "down", "boot", "agent-back"];
 
