@@ -37,7 +37,7 @@ fn line(event: &AuditEvent) -> String {
     format!("{} {} {code}", event.verb, event.request_uri)
 }
 
-fn lines<'a>(events: impl IntoIterator<Item = &'a AuditEvent>) -> Vec<String> {
+pub(crate) fn lines<'a>(events: impl IntoIterator<Item = &'a AuditEvent>) -> Vec<String> {
     events.into_iter().map(line).collect()
 }
 

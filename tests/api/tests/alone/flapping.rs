@@ -1,7 +1,7 @@
 //! Nodes that are Ready one moment and not the next: a switch that is failing, say. The rollout takes
 //! those that are there, and what comes and goes costs no writes.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Result, ensure};
 use api_tests::{Account, Fleet, Suite, fleet::B};
@@ -11,13 +11,17 @@ use libtest_mimic::Trial;
 use serde_json::json;
 use tokio::time::sleep;
 
+use crate::cost::lines;
+
 const NODES: usize = 50;
 const SLOTS: usize = 5;
 /// How often all nodes have gone and come.
 const FLAPS: usize = 12;
 /// How long they are there, or gone.
 const PAUSE: Duration = Duration::from_millis(400);
-/// Writes to a node's objects per update, at most.
+/// How often each node changes meanwhile; a write may meet each change, and is decided again then.
+const CHANGES: usize = 2 * FLAPS.div_ceil(3);
+/// Writes to a node's objects per update that the API server takes, at most.
 const WRITES: usize = 6;
 
 pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
@@ -46,19 +50,41 @@ async fn fifty(suite: Arc<Suite>) -> Result<()> {
     fleet.used_slots(..=SLOTS)?;
     sleep(Duration::from_secs(1)).await;
     let asked = suite.asked_by(Account::OPERATOR)?.split_off(before);
-    let writes = asked.iter().filter(|event| is_write_to_node(event)).count();
-    ensure!(
-        (1..=WRITES * NODES).contains(&writes),
-        "{writes} writes to {NODES} nodes"
-    );
+    within_budget(&asked)?;
     fleet.view().await?.pool_is("Degraded=False/OK")?;
     fleet.finish().await?;
     suite.operator.stop().await
 }
 
-/// A decision, a cordon or its end; not what a node waits for.
-fn is_write_to_node(event: &AuditEvent) -> bool {
-    let target = event.object_ref.clone().unwrap_or_default();
+fn within_budget(asked: &[AuditEvent]) -> Result<()> {
+    let mut nodes: BTreeMap<&str, Vec<&AuditEvent>> = BTreeMap::new();
+    for event in asked {
+        if let Some(name) = written(event) {
+            nodes.entry(name).or_default().push(event);
+        }
+    }
+    ensure!(nodes.len() == NODES, "writes to {} nodes", nodes.len());
+    for (node, writes) in &nodes {
+        let lost = writes.iter().filter(|event| is_conflict(event)).count();
+        ensure!(
+            lost <= CHANGES && writes.len() - lost <= WRITES,
+            "{node}: {:#?}",
+            lines(writes.iter().copied())
+        );
+    }
+    Ok(())
+}
+
+/// Of a decision, a cordon or its end, the object's name; not of what a node waits for.
+fn written(event: &AuditEvent) -> Option<&str> {
+    let target = event.object_ref.as_ref()?;
     let is_node = ["nodes", "bootcnodes"].contains(&target.resource.as_str());
-    is_node && target.subresource.is_empty() && event.verb == "patch"
+    let is_written = is_node && target.subresource.is_empty() && event.verb == "patch";
+    is_written.then_some(target.name.as_str())
+}
+
+/// Decided on a Node that has changed since: nothing was written.
+fn is_conflict(event: &AuditEvent) -> bool {
+    let status = event.response_status.as_ref();
+    status.and_then(|status| status.code) == Some(409)
 }
