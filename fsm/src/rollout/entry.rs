@@ -96,6 +96,8 @@ pub(super) struct Repeat {
 pub(super) struct WaitingState {
     pub(super) in_flight: Option<Waiting>,
     pub(super) last: Option<Timestamp>,
+    /// Since when the wait that is still shown is over.
+    pub(super) over: Option<Timestamp>,
     /// Writes in a row that did not take place.
     pub(super) failures: u32,
     /// The next one not before.

@@ -1,5 +1,5 @@
 //! When the condition Waiting of a node is written: not for what is over in a moment, and news of the
-//! same wait not more often than every 30 seconds. That a wait is over is said at once, and another
+//! same wait not more often than every 30 seconds. That a wait is over is said after a second, and another
 //! cause as soon as it has lasted: a node that is drained must not seem to wait for its slot.
 
 use super::{Rollout, entry::Node, nodes::earliest, outcome::back_off_of, place::Place};
@@ -18,6 +18,9 @@ use crate::{
 
 /// Shorter waits are not shown.
 const SHOWN_AFTER: Seconds = Seconds(5);
+/// A wait's end is shown after so long: just then a node mostly goes on, its agent and the next
+/// decision write to the same object, and all but one of such writes are conflicts.
+const END_SHOWN_AFTER: Seconds = Seconds(1);
 /// The host's own work is shown as a wait once it takes so long.
 const WORK_SHOWN_AFTER: Seconds = Seconds(60);
 /// At most so often for one cause.
@@ -52,6 +55,7 @@ impl Rollout {
         let wait = wait.filter(|_| overdue.is_none_or(|overdue| overdue <= now));
         earliest(wake, overdue.filter(|overdue| *overdue > now));
         let shown = bootc.waiting.as_ref();
+        let over = node.waiting.over.take().unwrap_or(now);
         let new = Waiting {
             waiting: wait.is_some(),
             reason: wait.map_or(NOT_WAITING, |wait| wait.on.label()).to_owned(),
@@ -59,17 +63,18 @@ impl Rollout {
             since: shown
                 .filter(|shown| shown.waiting == wait.is_some())
                 .map_or_else(
-                    || wait.map_or(now, |wait| wait.since).whole_seconds(),
+                    || wait.map_or(over, |wait| wait.since).whole_seconds(),
                     |shown| shown.since,
                 ),
         };
         if shown.map_or(!new.waiting, |shown| *shown == new) {
             return;
         }
+        node.waiting.over = wait.is_none().then_some(over);
         let grace = wait.map_or(now, |wait| wait.since + SHOWN_AFTER);
         let news = shown.is_none_or(|shown| shown.reason != new.reason);
         let due = match node.waiting.last {
-            _ if !new.waiting => now,
+            _ if !new.waiting => over + END_SHOWN_AFTER,
             Some(last) if !news => grace.max(last + PERIOD),
             _ => grace,
         };
