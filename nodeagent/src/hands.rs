@@ -415,6 +415,8 @@ impl Hands {
         if let Err(error) = self.note_asked().await {
             tracing::warn!(%error, "cannot note the time of the reboot; the update's steps will lack it");
         }
+        // Without the next root a soft reboot starts the image anew that runs.
+        let soft = soft && self.is_prepared();
         let news = match self.systemd.reboot(soft).await {
             Ok(()) => News::RebootAsked,
             // The bus may go down with the answer: a host that is stopping did hear it, and one whose

@@ -176,15 +176,19 @@ impl Systemd {
         })
     }
 
-    /// Asks for the reboot. If `soft`, for the soft one that is prepared, which systemd makes of any
-    /// reboot then. Else for a full one, whatever somebody prepared.
+    /// Asks for the reboot. If `soft`, for the soft one that is prepared. systemd makes that of any
+    /// reboot then, but `systemctl reboot` asks for a full one once more if logind's answer is lost
+    /// with the bus, which goes down first. Else for a full one, whatever somebody prepared.
     ///
     /// # Errors
     /// If it is refused (an inhibitor, say).
     pub async fn reboot(&self, soft: bool) -> Result<(), CommandError> {
         let full = ["env", "SYSTEMCTL_SKIP_AUTO_SOFT_REBOOT=1"];
-        let mut command = if soft { vec![] } else { full.to_vec() };
-        command.extend(["systemctl", "reboot"]);
+        let command = if soft {
+            vec!["systemctl", "soft-reboot"]
+        } else {
+            [&full[..], &["systemctl", "reboot"]].concat()
+        };
         self.host.run(&command, QUICK).await.map(|_| ())
     }
 

@@ -137,10 +137,13 @@ impl Machine {
         self.wait_for_boot();
     }
 
-    /// Reboots where a soft reboot is prepared, and waits until `count` were done.
+    /// Reboots into the root that is prepared, and waits until `count` such reboots were done.
+    ///
+    /// systemd makes that of `systemctl reboot` as well, unless logind's answer is lost with the
+    /// bus, which goes down first: then systemctl asks again, for a full reboot.
     pub(crate) fn soft_reboot(&self, count: u32) {
         self.host.init().unwrap();
-        self.run("systemctl reboot");
+        self.run("systemctl soft-reboot");
         self.wait(&format!("soft reboot {count}"), || {
             let output = self.run("systemctl show -P SoftRebootsCount");
             String::from_utf8_lossy(&output.stdout).trim() == count.to_string() && self.is_up()
