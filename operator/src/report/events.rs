@@ -22,7 +22,10 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::json;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 use tracing::{info, warn};
 
 use super::{
@@ -39,7 +42,10 @@ const NAMESPACE: &str = "default";
 /// How long an Event may take; it is no harm if one is lost.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Events that wait to be written; more are dropped.
-const WAITING: usize = 256;
+const WAITING: usize = 1024;
+/// The time between two of them: what is told of a rollout must not slow it down, and each costs the
+/// API server as much as a write that moves a node on. Twenty a second are more than people read.
+const PAUSE: Duration = Duration::from_millis(50);
 /// The API's limit of a note, in bytes.
 const NOTE: usize = 1024;
 
@@ -165,6 +171,7 @@ async fn publish(client: Client, mut queue: mpsc::Receiver<Box<Event>>, metrics:
         }
         failing = error.is_some();
         metrics.events(if failing { Told::Failed } else { Told::Sent });
+        sleep(PAUSE).await;
     }
 }
 

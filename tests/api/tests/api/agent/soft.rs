@@ -64,6 +64,8 @@ async fn in_a_row(suite: Arc<Suite>) -> Result<()> {
     ensure!(bench.did(UNLOCK) == 2, "{:#?}", bench.host.log());
     ensure!(bench.did(RESTART) >= 2, "{:#?}", bench.host.log());
     ensure!(bench.did("bootc rollback") == 0);
+    // By its own name: see `Systemd::reboot`.
+    ensure!(bench.did("systemctl soft-reboot") == 2);
     // An admin's full one in between begins to count anew.
     bench.host.run(&["boot"]).await?;
     ensure!(updated(&bench, B, 4).await? == "boot-3+1");
