@@ -231,6 +231,28 @@ pub(super) fn spread(name: &str, most: u32) -> u32 {
     sum % (most + 1)
 }
 
+/// The effect with as much of its record as [`same_effects`] looks at: it is kept for every node.
+fn without_history(effect: &Effect) -> Effect {
+    let short = |write: &NodeWrite| NodeWrite {
+        record: Record {
+            state: write.record.state,
+            ..Record::default()
+        },
+        spec: write.spec.clone(),
+        in_reboot_slot: write.in_reboot_slot,
+        was_cordoned: write.was_cordoned,
+        retry: write.retry,
+    };
+    match effect {
+        Effect::Commit(write) => Effect::Commit(short(write)),
+        Effect::Create { owner, write } => Effect::Create {
+            owner: owner.clone(),
+            write: short(write),
+        },
+        other => other.clone(),
+    }
+}
+
 impl Repeat {
     /// Of a decision that took place now.
     fn of(before: Option<Self>, effects: &[Effect], now: Timestamp) -> Self {
@@ -239,7 +261,7 @@ impl Repeat {
             .filter(|it| recent(it) && same_effects(&it.effects, effects))
             .map_or(1, |it| it.times + 1);
         Self {
-            effects: effects.to_vec(),
+            effects: effects.iter().map(without_history).collect(),
             at: now,
             times,
         }

@@ -252,6 +252,18 @@ impl Drains {
         self.running.remove(node);
     }
 
+    /// The drain of `node` has said its last word: what is kept of it goes, some kB a node. Another
+    /// attempt goes on.
+    pub fn ended(&mut self, node: &str, attempt: u32) {
+        if self
+            .running
+            .get(node)
+            .is_some_and(|it| it.attempt == attempt)
+        {
+            self.running.remove(node);
+        }
+    }
+
     /// How many drains are under way.
     #[must_use]
     pub fn under_way(&self) -> usize {

@@ -42,7 +42,7 @@ const NAMESPACE: &str = "default";
 /// How long an Event may take; it is no harm if one is lost.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Events that wait to be written; more are dropped.
-const WAITING: usize = 1024;
+const WAITING: usize = 512;
 /// The time between two of them: what is told of a rollout must not slow it down, and each costs the
 /// API server as much as a write that moves a node on. Twenty a second are more than people read.
 const PAUSE: Duration = Duration::from_millis(50);

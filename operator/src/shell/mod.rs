@@ -273,6 +273,9 @@ impl Shell {
     fn drained(&mut self, event: &DrainEvent) {
         let node = NodeName::from(&*event.node);
         self.blocked.see(&node, &event.report);
+        if matches!(event.report, drain::Report::Done { .. }) {
+            self.drains.ended(&event.node, event.attempt);
+        }
         let about = About::Node(node.clone(), self.index.owner(&node).cloned());
         if let Some(notice) = draining::notice(&event.report, about) {
             self.tell(&notice);
