@@ -158,7 +158,7 @@ impl Lane {
         effect: &Effect,
     ) -> Result<Option<Effected>, Failure> {
         let stamp = self.trail(kind).now.clone();
-        let body = body::body(&self.node, effect, stamp.as_ref()).ok_or(Failure::Absent)?;
+        let body = || body::body(&self.node, effect, stamp.as_ref());
         let Some(written) = writer.write(target, body).await? else {
             return Ok(None);
         };

@@ -57,13 +57,25 @@ impl Writer {
 
     /// Sends one request about `target`, and hands back the object as it is now. (Nothing for one
     /// that is new or gone: the watch brings that.)
-    pub async fn write(&self, target: &Target, body: Body) -> Result<Option<Written>, Failure> {
+    ///
+    /// The body is made when it is this request's turn, and the request's own state too: thousands
+    /// of nodes may be in line at once.
+    ///
+    /// # Errors
+    /// `Absent` where there is no body, `NotLeader` where this replica may not act, or what the API
+    /// server says.
+    pub async fn write(
+        &self,
+        target: &Target,
+        body: impl FnOnce() -> Option<Body>,
+    ) -> Result<Option<Written>, Failure> {
         // A closed semaphore cannot be: nobody closes it.
         let _turn = self.turns.acquire().await.map_err(|_| Failure::NotLeader)?;
         if !self.fence.may_act() {
             return Err(Failure::NotLeader);
         }
-        let result = match timeout(DEADLINE, self.send(target, body)).await {
+        let body = body().ok_or(Failure::Absent)?;
+        let result = match timeout(DEADLINE, Box::pin(self.send(target, body))).await {
             Ok(answer) => answer.map_err(Failure::from),
             Err(_) => Err(Failure::Late(DEADLINE)),
         };

@@ -410,7 +410,7 @@ impl Shell {
     fn show_waiting(&mut self, node: NodeName, waiting: Waiting) {
         match self.lanes.get_mut(&node) {
             Some(later) => *later = Some(waiting),
-            None => self.write_waiting(node, &waiting),
+            None => self.write_waiting(node, waiting),
         }
     }
 

@@ -10,7 +10,7 @@ use kube::Client;
 use super::{Asked, Message, Shell};
 use crate::{
     apply::{
-        Failure, Lane,
+        Lane,
         body::{self, Body},
     },
     observe::{Stamp, Target},
@@ -46,25 +46,26 @@ impl Shell {
             }
             PoolWrite::Status(shown) => status::pool(&pool, stamp, shown),
         });
-        self.write(Asked::Pool { pool, write }, stamp, body);
+        self.write(Asked::Pool { pool, write }, stamp, || body);
     }
 
     /// Writes what a node waits for.
-    pub(super) fn write_waiting(&mut self, node: NodeName, waiting: &Waiting) {
+    pub(super) fn write_waiting(&mut self, node: NodeName, waiting: Waiting) {
         let stamp = self.index.stamp(&Target::BootcNode(node.clone()));
-        let body = stamp
-            .as_ref()
-            .map(|stamp| status::waiting(&node, stamp, waiting));
+        let (name, of) = (node.clone(), stamp.clone());
+        let body = move || of.map(|of| status::waiting(&name, &of, &waiting));
         self.write(Asked::Waiting(node), stamp, body);
     }
 
-    fn write(&mut self, asked: Asked, stamp: Option<Stamp>, body: Option<Body>) {
+    fn write(
+        &mut self,
+        asked: Asked,
+        stamp: Option<Stamp>,
+        body: impl FnOnce() -> Option<Body> + Send + 'static,
+    ) {
         let (writer, outbox) = (self.writer.clone(), self.outbox.clone());
         self.tasks.spawn(async move {
-            let result = match body {
-                Some(body) => writer.write(&asked.target(), body).await,
-                None => Err(Failure::Absent),
-            };
+            let result = writer.write(&asked.target(), body).await;
             let stamp = stamp.unwrap_or_default();
             let _ = outbox.send(Message::Written(asked, stamp, result));
         });
