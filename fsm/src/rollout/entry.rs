@@ -30,7 +30,8 @@ pub(super) struct Node {
     pub(super) pods: Vec<BlockedPod>,
     /// No drain gets this number or a smaller one again.
     pub(super) attempts: u32,
-    pub(super) flight: Option<Flight>,
+    /// Boxed, as most nodes have none and this is large.
+    pub(super) flight: Option<Box<Flight>>,
     pub(super) hold: Option<Hold>,
     pub(super) repeat: Option<Repeat>,
     /// A slot was asked for by a write of which nobody knows whether it took place.

@@ -225,7 +225,7 @@ impl Rollout {
         }
         let id = self.next_id();
         let pool = place.owner.as_ref().map(|owner| owner.pool.clone());
-        node.flight = Some(Flight {
+        node.flight = Some(Box::new(Flight {
             id,
             hops: node.new_hops(&record),
             trace: node.trace(),
@@ -235,7 +235,7 @@ impl Rollout {
             granted: grant != Grant::None,
             node_news: false,
             bootc_news: false,
-        });
+        }));
         self.out.push(Command::Decide(Decision {
             node: name.clone(),
             pool,

@@ -42,7 +42,8 @@ struct Entry<V> {
 /// All objects of one kind by name.
 #[derive(Debug)]
 pub(super) struct Table<K, V> {
-    known: BTreeMap<K, Entry<V>>,
+    /// Boxed, since a map keeps room for as many again.
+    known: BTreeMap<K, Box<Entry<V>>>,
     /// The names that a list under way has brought so far.
     listing: Option<BTreeSet<K>>,
     complete: bool,
@@ -136,12 +137,12 @@ impl<K: Ord + Clone + From<String>, V> Table<K, V> {
     fn put(&mut self, name: K, stamp: Stamp, facts: V, passed: Vec<String>) {
         self.known.insert(
             name,
-            Entry {
+            Box::new(Entry {
                 stamp,
                 facts,
                 passed,
                 awaited: false,
-            },
+            }),
         );
     }
 
