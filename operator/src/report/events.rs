@@ -43,6 +43,9 @@ const NAMESPACE: &str = "default";
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Events that wait to be written; more are dropped.
 const WAITING: usize = 512;
+/// Room among them that is left to warnings and to what is told of pools: a large rollout's steps
+/// come faster than they are written, and what ends it must be read.
+const RESERVED: usize = 128;
 /// The time between two of them: what is told of a rollout must not slow it down, and each costs the
 /// API server as much as a write that moves a node on. Twenty a second are more than people read.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -122,29 +125,38 @@ impl Events {
     }
 
     fn queue(&self, event: Event) {
-        if self.queue.try_send(Box::new(event)).is_err() {
+        let is_full = is_step(&event) && self.queue.capacity() <= RESERVED;
+        if is_full || self.queue.try_send(Box::new(event)).is_err() {
             self.metrics.events(Told::Dropped);
         }
     }
 }
 
+/// A step of one node, as it should be.
+fn is_step(event: &Event) -> bool {
+    let regarding = event.regarding.as_ref();
+    let kind = regarding.and_then(|object| object.kind.as_deref());
+    event.type_.as_deref() == Some("Normal") && kind != Some(crd::BootcNodePool::kind(&()).as_ref())
+}
+
 /// Puts a series' count on the Event that it is about.
-async fn count(api: &Api<Event>, name: &str, count: i32) -> Result<(), kube::Error> {
-    let series = json!({ "series": {
-        "count": count, "lastObservedTime": MicroTime(Timestamp::now()),
-    } });
+async fn count(api: &Api<Event>, name: &str, count: i32, at: Timestamp) -> Result<(), kube::Error> {
+    let series = json!({ "series": { "count": count, "lastObservedTime": MicroTime(at) } });
     let params = PatchParams::default();
     api.patch(name, &params, &Patch::Merge(series)).await?;
     Ok(())
 }
 
 async fn write(api: &Api<Event>, series: &mut Series, event: &Event) -> Result<(), kube::Error> {
+    // It may have waited: its time is that of what it tells.
+    let at = event.event_time.as_ref();
+    let at = at.map_or_else(Timestamp::now, |at| at.0);
     if let Next::Count {
         name,
         count: so_often,
-    } = series.next(event, Timestamp::now())
+    } = series.next(event, at)
     {
-        match count(api, &name, so_often).await {
+        match count(api, &name, so_often, at).await {
             Err(kube::Error::Api(status)) if status.is_not_found() => {}
             result => return result,
         }
@@ -304,6 +316,31 @@ mod tests {
         assert_eq!(regarding.uid.as_deref(), Some("n2"));
         let regarding = built(&About::Pool("workers".into())).regarding.unwrap();
         assert_eq!(regarding.kind.as_deref(), Some("BootcNodePool"));
+    }
+
+    #[tokio::test]
+    async fn steps_leave_room_for_what_must_be_read() {
+        let (queue, _receiver) = mpsc::channel(WAITING);
+        let events = Events {
+            queue,
+            me: "me".into(),
+            metrics: Metrics::new().0,
+        };
+        let step = || Event {
+            type_: Some("Normal".into()),
+            ..built(&About::Node("w1".into(), None))
+        };
+        for _ in 0..2 * WAITING {
+            events.queue(step());
+        }
+        assert_eq!(events.waiting(), WAITING - RESERVED);
+        events.queue(built(&About::Node("w1".into(), None)));
+        events.queue(built(&About::Pool("workers".into())));
+        assert_eq!(events.waiting(), WAITING - RESERVED + 2);
+        for _ in 0..WAITING {
+            events.queue(built(&About::Pool("workers".into())));
+        }
+        assert_eq!(events.waiting(), WAITING);
     }
 
     #[test]
