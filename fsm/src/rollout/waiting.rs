@@ -36,6 +36,8 @@ impl Rollout {
         place: &Place,
         wake: &mut Option<Timestamp>,
     ) {
+        // What happens meanwhile begins the second anew.
+        let was_over = node.waiting.over.take();
         let Some(pool) = place.owner.as_ref().map(|owner| &owner.pool) else {
             return;
         };
@@ -55,7 +57,7 @@ impl Rollout {
         let wait = wait.filter(|_| overdue.is_none_or(|overdue| overdue <= now));
         earliest(wake, overdue.filter(|overdue| *overdue > now));
         let shown = bootc.waiting.as_ref();
-        let over = node.waiting.over.take().unwrap_or(now);
+        let over = was_over.unwrap_or(now);
         let new = Waiting {
             waiting: wait.is_some(),
             reason: wait.map_or(NOT_WAITING, |wait| wait.on.label()).to_owned(),
