@@ -72,6 +72,7 @@ impl Collector {
 
     /// Starts it again after [`Self::kill`], on the same ports and with the same file.
     pub async fn start_again(&mut self) -> Result<()> {
+        self.end_with_a_line()?;
         let mut daemon = self.program.start()?;
         let ports = [self.grpc, self.http];
         STARTS
@@ -88,6 +89,17 @@ impl Collector {
             .await?;
         self.daemon = Some(daemon);
         Ok(())
+    }
+
+    /// Of the line at which it was killed half may be there, and the next one would follow on it.
+    fn end_with_a_line(&self) -> Result<()> {
+        let Ok(text) = fs::read(&self.file) else {
+            return Ok(());
+        };
+        let end = text.iter().rposition(|byte| *byte == b'\n');
+        let whole = end.map_or(0, |end| end + 1);
+        let file = fs::OpenOptions::new().write(true).open(&self.file)?;
+        Ok(file.set_len(whole as u64)?)
     }
 
     /// Ends it without a word.

@@ -206,6 +206,9 @@ async fn killed(suite: Arc<Suite>) -> Result<()> {
     operator.stop().await
 }
 
+/// What the operator logs when nobody takes its spans.
+const COMPLAINT: &str = "the collector takes no spans";
+
 /// It answers no more, then it is gone, then it is back: a rollout each time.
 async fn hanging(suite: Arc<Suite>) -> Result<()> {
     let dir = RunDir::fresh("seen-hanging")?;
@@ -236,13 +239,18 @@ async fn hanging(suite: Arc<Suite>) -> Result<()> {
     collector.kill();
     fleet.want(C).await?;
     fleet.until_updated(C).await?;
+    wait::until("the operator says that nobody takes its spans", || async {
+        ensure!(log_of(dir.path())?.contains(COMPLAINT), "it does not");
+        Ok(())
+    })
+    .await?;
     collector.start_again().await?;
     // What waited in the queue is not lost.
     for n in 1..=2 {
         update_of(&collector, &fleet.node(n), C).await?.is_whole()?;
     }
     let log = log_of(dir.path())?;
-    let complaints = log.matches("the collector takes no spans").count();
+    let complaints = log.matches(COMPLAINT).count();
     ensure!(
         (1..=4).contains(&complaints),
         "{complaints} complaints:\n{log}"
