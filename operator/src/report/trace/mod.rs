@@ -27,6 +27,8 @@ pub use span::{Attribute, Mark, Span, Value};
 
 /// Marks of one phase; more are left out.
 const MARKS: usize = 32;
+/// A cordon shows within this time, in milliseconds, unless nobody looked: the operator had ended.
+const CORDON_SHOWS: i64 = 5_000;
 
 /// A hop, with what belongs to it.
 #[derive(Clone, Debug)]
@@ -198,9 +200,11 @@ impl Track {
         let start = came.map_or(hop.since, |came| came.at);
         let step = match (hop.from, hop.to) {
             // After a restart nobody knows when the cordon was there; it is, as soon as it is asked
-            // for, and what the drain did since then belongs to it.
+            // for, and what the drain did since then belongs to it. A third process, which is only told
+            // of both, knows it by the time that it took.
             (State::Cordoned, State::Draining)
-                if !told.again && came.is_none_or(|came| came.again) =>
+                if came.is_none_or(|came| came.again)
+                    && (!told.again || hop.at.since(start) > CORDON_SHOWS) =>
             {
                 return (start, start);
             }

@@ -31,6 +31,8 @@ struct Way {
     steps: Vec<StepView>,
     began: i64,
     attempt: u32,
+    /// Its hops have been told before.
+    again: bool,
 }
 
 impl Way {
@@ -42,6 +44,7 @@ impl Way {
             steps: Vec::new(),
             began,
             attempt: 1,
+            again: false,
         }
     }
 
@@ -78,7 +81,7 @@ impl Way {
             hop: &hop,
             record: &record,
             trace: trace.as_ref(),
-            again: false,
+            again: self.again,
             steps: &self.steps,
             now: at(seconds + 1),
         })
@@ -247,6 +250,13 @@ fn a_process_that_starts_anew_in_a_drain_goes_on_with_its_span() {
     let whole = ended.iter().find(|span| span.name == "drain").unwrap();
     assert_eq!(whole.id, gone[0].parent, "a pod's span hangs in the air");
     assert_eq!((whole.start, whole.end), (at(100), at(160)));
+    // A third one is told of all of it again.
+    let mut third = Way::new(0);
+    (third.state, third.since, third.again) = (State::Cordoned, at(100), true);
+    third.go(State::Draining, 150, "CordonSeen");
+    let told = third.go(State::Rebooting, 160, "Drained");
+    let told = told.iter().find(|span| span.name == "drain").unwrap();
+    assert_eq!((told.id, told.start), (whole.id, whole.start));
     // A later drain is another span.
     let mut later = Way::new(0);
     (later.state, later.since) = (State::Draining, at(100));

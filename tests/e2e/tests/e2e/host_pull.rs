@@ -109,10 +109,10 @@ async fn power_cut(rig: &Rig, node: &str) -> Result<()> {
         .await
 }
 
-/// Sends a host to an image that it needs about 20 seconds to pull, and waits
+/// Sends a host to an image that it needs about 40 seconds to pull, and waits
 /// until it does.
 async fn slow_pull(rig: &Rig, node: &str, version: &str) -> Result<Image> {
-    rig.faults(node, json!({ "pull": { "bytesPerSecond": 200 } }))
+    rig.faults(node, json!({ "pull": { "bytesPerSecond": 100 } }))
         .await?;
     let image = rig.env.images.push_os(version).await?;
     rig.set(node, &image).await?;
