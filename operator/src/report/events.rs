@@ -24,7 +24,7 @@ use kube::{
 use serde_json::json;
 use tokio::{
     sync::mpsc,
-    time::{sleep, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tracing::{info, warn};
 
@@ -46,9 +46,12 @@ const WAITING: usize = 512;
 /// Room among them that is left to warnings and to what is told of pools: a large rollout's steps
 /// come faster than they are written, and what ends it must be read.
 const RESERVED: usize = 128;
-/// The time between two of them: what is told of a rollout must not slow it down, and each costs the
-/// API server as much as a write that moves a node on. Twenty a second are more than people read.
+/// The time between two of them, on average: what is told of a rollout must not slow it down, and
+/// each costs the API server as much as a write that moves a node on. Twenty a second are more than
+/// people read.
 const PAUSE: Duration = Duration::from_millis(50);
+/// So many may follow each other at once after a rest.
+const BURST: u32 = 50;
 /// The API's limit of a note, in bytes.
 const NOTE: usize = 1024;
 
@@ -171,6 +174,7 @@ async fn write(api: &Api<Event>, series: &mut Series, event: &Event) -> Result<(
 async fn publish(client: Client, mut queue: mpsc::Receiver<Box<Event>>, metrics: Metrics) {
     let api: Api<Event> = Api::namespaced(client, NAMESPACE);
     let (mut series, mut failing) = (Series::default(), false);
+    let mut next = Instant::now();
     while let Some(event) = queue.recv().await {
         let error = match timeout(DEADLINE, write(&api, &mut series, &event)).await {
             Ok(Ok(())) => None,
@@ -183,7 +187,9 @@ async fn publish(client: Client, mut queue: mpsc::Receiver<Box<Event>>, metrics:
         }
         failing = error.is_some();
         metrics.events(if failing { Told::Failed } else { Told::Sent });
-        sleep(PAUSE).await;
+        let now = Instant::now();
+        next = next.max(now.checked_sub(PAUSE * BURST).unwrap_or(now)) + PAUSE;
+        sleep_until(next).await;
     }
 }
 

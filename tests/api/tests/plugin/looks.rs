@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use api_tests::{
     Fleet, Suite,
     fleet::{B, digest},
+    wait,
 };
 use crd::{BootcNode, names};
 use kube::{
@@ -69,22 +70,25 @@ async fn a_rollout_is_shown_in_every_form_while_it_runs_and_after(
     wide.is(0, &[&digest(B), "True"])?;
     ensure!(!wide.out.contains("READY"), "{}", wide.out);
 
-    let history = stage.bootc(As::Viewer, "history looks-1").await?;
-    history.is(0, &["Rebooting", "rebooting into image", "rollback is"])?;
-    let history = stage
-        .bootc(As::Viewer, "history looks -o json")
-        .await?
-        .json()?;
-    let entries = history.as_array().context("no list")?;
-    let has = |object: &str, reason: &str| {
-        entries
-            .iter()
-            .any(|it| it["object"] == object && it["reason"] == reason)
-    };
-    ensure!(
-        has("pool/looks", "RolloutCompleted") && has("node/looks-2", "Draining"),
-        "{history}"
-    );
+    // Events are written at a pace.
+    wait::until("the way of a node is told", || async {
+        let history = stage.bootc(As::Viewer, "history looks-1").await?;
+        history.is(0, &["Rebooting", "rebooting into image", "rollback is"])
+    })
+    .await?;
+    wait::until("the way of the pool is told", || async {
+        let history = stage.bootc(As::Viewer, "history looks -o json").await?;
+        let history = history.json()?;
+        let entries = history.as_array().context("no list")?;
+        let has = |object: &str, reason: &str| {
+            let mut all = entries.iter();
+            all.any(|it| it["object"] == object && it["reason"] == reason)
+        };
+        let whole = has("pool/looks", "RolloutCompleted") && has("node/looks-2", "Draining");
+        ensure!(whole, "{history}");
+        Ok(())
+    })
+    .await?;
 
     let drawn = stage.bootc(As::Viewer, "timeline looks").await?;
     drawn.is(
