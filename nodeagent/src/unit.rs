@@ -183,13 +183,13 @@ impl Systemd {
     /// # Errors
     /// If it is refused (an inhibitor, say).
     pub async fn reboot(&self, soft: bool) -> Result<(), CommandError> {
-        let full = ["env", "SYSTEMCTL_SKIP_AUTO_SOFT_REBOOT=1"];
-        let command = if soft {
-            vec!["systemctl", "soft-reboot"]
+        let full = "SYSTEMCTL_SKIP_AUTO_SOFT_REBOOT=1";
+        let command: &[&str] = if soft {
+            &["systemctl", "soft-reboot"]
         } else {
-            [&full[..], &["systemctl", "reboot"]].concat()
+            &["env", full, "systemctl", "reboot"]
         };
-        self.host.run(&command, QUICK).await.map(|_| ())
+        self.host.run(command, QUICK).await.map(|_| ())
     }
 
     /// How often systemd made a soft reboot since the kernel booted. `None` of a release that does not

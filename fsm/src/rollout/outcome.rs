@@ -233,24 +233,14 @@ pub(super) fn spread(name: &str, most: u32) -> u32 {
 
 /// The effect with as much of its record as [`same_effects`] looks at: it is kept for every node.
 fn without_history(effect: &Effect) -> Effect {
-    let short = |write: &NodeWrite| NodeWrite {
-        record: Record {
+    let mut effect = effect.clone();
+    if let Effect::Commit(write) | Effect::Create { write, .. } = &mut effect {
+        write.record = Record {
             state: write.record.state,
             ..Record::default()
-        },
-        spec: write.spec.clone(),
-        in_reboot_slot: write.in_reboot_slot,
-        was_cordoned: write.was_cordoned,
-        retry: write.retry,
-    };
-    match effect {
-        Effect::Commit(write) => Effect::Commit(short(write)),
-        Effect::Create { owner, write } => Effect::Create {
-            owner: owner.clone(),
-            write: short(write),
-        },
-        other => other.clone(),
+        };
     }
+    effect
 }
 
 impl Repeat {

@@ -64,7 +64,7 @@ async fn a_control_plane_serves_and_leaves_nothing() {
         .iter()
         .find(|event| event.verb == "create" && event.user.username == "nobody")
         .unwrap();
-    assert_eq!(created.response_status.as_ref().unwrap().code, Some(403));
+    assert_eq!(created.code(), Some(403));
 
     let (dir, processes) = (cluster.dir().to_path_buf(), processes(&cluster));
     assert_eq!(processes.len(), 2);

@@ -72,12 +72,9 @@ fn table(asked: &[AuditEvent], size: usize, pods: usize, wall: Duration) -> Tabl
             .filter(|object| object.resource == "pods")
         {
             let resource = [object.resource.as_str(), object.subresource.as_str()].join("/");
-            let code = event
-                .response_status
-                .as_ref()
-                .and_then(|status| status.code);
             let resource = resource.trim_end_matches('/');
-            let kind = format!("{} {resource} {}", event.verb, code.unwrap_or_default());
+            let code = event.code().unwrap_or_default();
+            let kind = format!("{} {resource} {code}", event.verb);
             *kinds.entry(kind).or_default() += 1;
         }
     }

@@ -132,7 +132,7 @@ impl Noted {
             namespace: object.namespace.clone(),
             name: object.name.clone(),
         };
-        let code = event.response_status.as_ref().and_then(|it| it.code);
+        let code = event.code();
         if code == Some(FORBIDDEN) {
             self.refused.insert(Refused {
                 asked,

@@ -29,11 +29,7 @@ pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
 
 /// A request for an object, in short; watches are counted apart, since they are noted at their end.
 fn line(event: &AuditEvent) -> String {
-    let code = event
-        .response_status
-        .as_ref()
-        .and_then(|it| it.code)
-        .unwrap_or_default();
+    let code = event.code().unwrap_or_default();
     format!("{} {} {code}", event.verb, event.request_uri)
 }
 
@@ -124,10 +120,9 @@ fn within_budget(events: &[AuditEvent]) -> Result<()> {
             "{lists} lists and {watches} watches of the pods of {node}"
         );
     }
-    let refused = events.iter().filter(|event| {
-        let code = event.response_status.as_ref().and_then(|it| it.code);
-        is_write(event) && code.is_none_or(|code| code >= 400)
-    });
+    let refused = events
+        .iter()
+        .filter(|event| is_write(event) && event.code().is_none_or(|code| code >= 400));
     let refused = lines(refused);
     ensure!(refused.is_empty(), "refused: {refused:#?}");
     let too_often = evictions.iter().find(|(_, count)| **count > PER_POD);

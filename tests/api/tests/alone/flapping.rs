@@ -85,6 +85,5 @@ fn written(event: &AuditEvent) -> Option<&str> {
 
 /// Decided on a Node that has changed since: nothing was written.
 fn is_conflict(event: &AuditEvent) -> bool {
-    let status = event.response_status.as_ref();
-    status.and_then(|status| status.code) == Some(409)
+    event.code() == Some(409)
 }

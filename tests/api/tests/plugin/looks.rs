@@ -71,11 +71,8 @@ async fn a_rollout_is_shown_in_every_form_while_it_runs_and_after(
     ensure!(!wide.out.contains("READY"), "{}", wide.out);
 
     // Events are written at a pace.
-    wait::until("the way of a node is told", || async {
-        let history = stage.bootc(As::Viewer, "history looks-1").await?;
-        history.is(0, &["Rebooting", "rebooting into image", "rollback is"])
-    })
-    .await?;
+    let texts = ["Rebooting", "rebooting into image", "rollback is"];
+    stage.until("history looks-1", 0, &texts).await?;
     wait::until("the way of the pool is told", || async {
         let history = stage.bootc(As::Viewer, "history looks -o json").await?;
         let history = history.json()?;

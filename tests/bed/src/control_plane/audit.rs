@@ -65,6 +65,14 @@ pub struct ObjectRef {
     pub api_group: String,
 }
 
+impl AuditEvent {
+    /// The HTTP status of the answer, if there was one.
+    #[must_use]
+    pub fn code(&self) -> Option<u16> {
+        self.response_status.as_ref()?.code
+    }
+}
+
 /// The answer.
 #[derive(Debug, Clone, Deserialize)]
 pub struct AuditStatus {
@@ -97,7 +105,7 @@ mod tests {
         fs::write(log.path(), format!("{event}\n{}", &event[..20])).unwrap();
         let events = read(log.path()).unwrap();
         assert_eq!(events.len(), 1);
-        assert_eq!(events[0].response_status.as_ref().unwrap().code, Some(200));
+        assert_eq!(events[0].code(), Some(200));
         assert!(read(Path::new("/nonexistent")).unwrap().is_empty());
     }
 }
