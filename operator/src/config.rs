@@ -1,19 +1,14 @@
-//! What the operator is started with, and the client that it needs.
+//! What the operator is started with.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context as _;
 use fsm::time::Seconds;
-use kube::Client;
 
 use crate::{
     args::{Args, BindAddress},
     journal,
     report::trace::Settings,
 };
-
-/// A connection on which nothing comes for so long is dead: watches have a bookmark every minute.
-const SILENCE: Duration = Duration::from_secs(100);
 
 /// What the operator is started with.
 #[derive(Clone, Debug)]
@@ -89,30 +84,6 @@ fn identity(host: &str) -> String {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     format!("{host}_{:x}-{:x}", std::process::id(), start.as_nanos())
-}
-
-/// A client for the cluster: of the pod's service account, or of `KUBECONFIG` outside of one.
-///
-/// It retries nothing by itself: a refused eviction would be repeated inside of it, unseen, and
-/// every other request has a back-off of its own.
-pub async fn connect() -> anyhow::Result<Client> {
-    // The error's own text holds its causes already.
-    let config = kube::Config::infer().await.map_err(|error| {
-        anyhow::anyhow!(
-            "no cluster to talk to: set KUBECONFIG to a kubeconfig file, or run this in a pod \
-             with a service account: {error}"
-        )
-    })?;
-    client(config)
-}
-
-fn client(mut config: kube::Config) -> anyhow::Result<Client> {
-    config.default_retry = false;
-    config.read_timeout = Some(SILENCE);
-    config.reset_reader_on_write = true;
-    Client::try_from(config).context(
-        "the cluster's address or credentials cannot be used; check KUBECONFIG with: kubectl version",
-    )
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 pub mod apply;
 pub mod args;
+mod client;
 mod config;
 pub mod drain;
 pub mod health;
@@ -23,5 +24,6 @@ mod server;
 pub mod shell;
 pub mod words;
 
-pub use config::{Config, connect};
+pub use client::connect;
+pub use config::Config;
 pub use run::run;
