@@ -1,5 +1,7 @@
 //! What a [`Rollout`](crate::Rollout) asks for.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -54,7 +56,7 @@ pub enum Command {
         /// From where to where, when and why.
         hop: Hop,
         /// The record after it, with image, slot and trace.
-        record: Box<Record>,
+        record: Arc<Record>,
         /// The update that the node was on before it.
         trace: Option<Trace>,
         /// Told once before, perhaps: the operator was started anew, and whoever was told last may
@@ -134,7 +136,7 @@ pub struct NodeWrite {
     /// The whole spec; a field that is `None` is removed.
     pub spec: NodeSpec,
     /// Annotation `bootc.dev/rollout`, as JSON.
-    pub record: Record,
+    pub record: Arc<Record>,
     /// Annotation `bootc.dev/in-reboot-slot: ""`; absent if false.
     pub in_reboot_slot: bool,
     /// Annotation `bootc.dev/was-cordoned`; absent if `None`.

@@ -1,7 +1,7 @@
 //! Objects of the cluster, cut down to what decisions need. The operator's `observe` is the only
 //! place that makes them.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -58,7 +58,7 @@ pub struct BootcNodeView {
     /// Annotation `bootc.dev/retry`: the newest request of a person that reached this node.
     pub retry: Option<Timestamp>,
     /// What the agent says; `None` before its first word.
-    pub report: Option<Report>,
+    pub report: Option<Arc<Report>>,
     /// The condition Waiting as it stands.
     pub waiting: Option<Waiting>,
 }
@@ -107,7 +107,7 @@ pub enum Kept {
     /// It is no [`Record`]; why.
     Unreadable(String),
     /// As the operator wrote it.
-    Is(Box<Record>),
+    Is(Arc<Record>),
 }
 
 /// What the agent says in the status of a `BootcNode`.

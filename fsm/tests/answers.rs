@@ -55,7 +55,7 @@ fn what_somebody_changes_right_after_a_write_is_put_right() {
     let mut seen = toy.bootc[&w1].clone();
     seen.generation += 1;
     seen.spec = write.spec.clone();
-    seen.kept = Kept::Is(Box::new(write.record.clone()));
+    seen.kept = Kept::Is(write.record.clone());
     let ours = Input::BootcNode(w1.clone(), Some(seen.clone()));
     assert_eq!(commit(&toy.rollout.handle(now, ours)), None);
     seen.generation += 1;

@@ -8,6 +8,8 @@
 
 mod toy;
 
+use std::sync::Arc;
+
 use fsm::{
     Command, Input, NodeName, State,
     command::Effect,
@@ -330,6 +332,7 @@ fn what_another_operator_approves_while_a_drain_is_started_holds() {
             panic!("{:?}", bootc.kept);
         };
         let boot = bootc.report.as_ref().and_then(|report| report.boot.clone());
+        let record = Arc::make_mut(record);
         record.state = State::Rebooting;
         record.approval = Some(Approval {
             boot: boot.clone(),
@@ -361,7 +364,7 @@ fn a_node_that_halts_its_pool_is_not_approved_with_the_same_report() {
     toy.run(60);
     let tells = |toy: &mut Toy, name: &str, activity, fault: bool| {
         toy.edit_bootc(name, |bootc| {
-            let report = bootc.report.as_mut().unwrap();
+            let report = Arc::make_mut(bootc.report.as_mut().unwrap());
             report.activity = activity;
             report.degraded = fault.then(|| AgentFault {
                 kind: AgentFaultKind::Error,

@@ -255,7 +255,7 @@ fn approved_unheard(change: impl FnOnce(&mut Toy)) -> Toy {
     toy.edit_bootc("w1", |bootc| {
         bootc.generation += 1;
         bootc.spec = write.spec;
-        bootc.kept = Kept::Is(Box::new(write.record));
+        bootc.kept = Kept::Is(write.record);
     });
     toy
 }

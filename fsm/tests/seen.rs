@@ -8,6 +8,8 @@
 
 mod toy;
 
+use std::sync::Arc;
+
 use fsm::{
     Command, State,
     node::{Hop, Trace},
@@ -194,14 +196,14 @@ fn each_try_of_staging_that_fails_is_counted_once() {
     toy.run(5);
     let mut say = |activity, message: Option<&str>| {
         toy.edit_bootc("w1", |bootc| {
-            bootc.report = Some(Report {
+            bootc.report = Some(Arc::new(Report {
                 activity,
                 degraded: message.map(|message| AgentFault {
                     kind: AgentFaultKind::Error,
                     message: message.to_owned(),
                 }),
-                ..bootc.report.clone().unwrap()
-            });
+                ..Report::clone(bootc.report.as_ref().unwrap())
+            }));
         });
         toy.settle_news();
         toy.rollout.figures().next().unwrap().1.stage_failures

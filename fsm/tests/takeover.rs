@@ -9,6 +9,8 @@
 
 mod toy;
 
+use std::sync::Arc;
+
 use fsm::{
     NodeName,
     view::{BootcNodeView, Kept, NodeView},
@@ -23,7 +25,7 @@ fn as_go_left_it(toy: &mut Toy) {
         let bare = |bootc: &mut BootcNodeView| {
             bootc.kept = Kept::Missing;
             bootc.spec.approved_boot = None;
-            if let Some(report) = &mut bootc.report {
+            if let Some(report) = bootc.report.as_mut().map(Arc::make_mut) {
                 (report.boot, report.observed_generation) = (None, None);
             }
         };

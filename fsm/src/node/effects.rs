@@ -5,6 +5,8 @@
 //! or may have been given by a write without an answer, goes before its cordon. Everything may be
 //! said again after a crash.
 
+use std::sync::Arc;
+
 use super::{
     facts::{DrainStage, Facts},
     record::{Record, State},
@@ -118,9 +120,8 @@ fn commit(record: &Record, facts: &Facts<'_>, site: &Site<'_>) -> Option<Effect>
         }
         (None, _) if record.state == State::Leaving => None,
         (Some(bootc), _) => {
-            let write = write(record, facts, site.extras);
-            (site.doubtful || !is_written(bootc, &write, site.kept))
-                .then_some(Effect::Commit(write))
+            let written = is_written(record, site.extras, bootc, site.kept);
+            (site.doubtful || !written).then(|| Effect::Commit(write(record, facts, site.extras)))
         }
         (None, Some(owner)) => Some(Effect::Create {
             owner: owner.clone(),
@@ -151,34 +152,46 @@ fn acquire(record: &Record, facts: &Facts<'_>, pool: Option<&PoolName>) -> Vec<E
     effects
 }
 
+fn spec(record: &Record, extras: &Extras) -> NodeSpec {
+    let approval = record.approval.as_ref();
+    NodeSpec {
+        image: record.image.clone(),
+        booted: approval.is_some(),
+        approved_boot: approval.and_then(|approval| approval.boot.clone()),
+        secret: extras.secret.clone(),
+        secret_hash: extras.secret_hash.clone(),
+        soft_reboot: extras.soft_reboot,
+    }
+}
+
+fn was_cordoned(record: &Record) -> Option<bool> {
+    record.slot.as_ref().map(|slot| slot.was_cordoned)
+}
+
 fn write(record: &Record, facts: &Facts<'_>, extras: &Extras) -> NodeWrite {
     NodeWrite {
-        spec: NodeSpec {
-            image: record.image.clone(),
-            booted: record.approval.is_some(),
-            approved_boot: record
-                .approval
-                .as_ref()
-                .and_then(|approval| approval.boot.clone()),
-            secret: extras.secret.clone(),
-            secret_hash: extras.secret_hash.clone(),
-            soft_reboot: extras.soft_reboot,
-        },
-        record: Record {
+        spec: spec(record, extras),
+        record: Arc::new(Record {
             written: facts.now,
             ..record.clone()
-        },
+        }),
         in_reboot_slot: record.slot.is_some(),
-        was_cordoned: record.slot.as_ref().map(|slot| slot.was_cordoned),
+        was_cordoned: was_cordoned(record),
         retry: extras.retry,
     }
 }
 
-fn is_written(bootc: &BootcNodeView, write: &NodeWrite, kept: Option<&Record>) -> bool {
+/// Does the `BootcNode` hold what [`write`] would write?
+fn is_written(
+    record: &Record,
+    extras: &Extras,
+    bootc: &BootcNodeView,
+    kept: Option<&Record>,
+) -> bool {
     matches!(bootc.kept, Kept::Is(_))
-        && kept.is_some_and(|kept| write.record.is_kept_by(kept))
-        && bootc.spec == write.spec
-        && bootc.in_reboot_slot == write.in_reboot_slot
-        && bootc.was_cordoned == write.was_cordoned
-        && bootc.retry == write.retry
+        && kept.is_some_and(|kept| record.is_kept_by(kept))
+        && bootc.spec == spec(record, extras)
+        && bootc.in_reboot_slot == record.slot.is_some()
+        && bootc.was_cordoned == was_cordoned(record)
+        && bootc.retry == extras.retry
 }

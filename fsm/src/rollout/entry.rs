@@ -1,6 +1,6 @@
 //! What is remembered of each node and pool beside their objects: what is under way.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     command::Effect,
@@ -21,9 +21,9 @@ pub(super) struct Node {
     ready_ahead: Option<(Timestamp, Timestamp)>,
     pub(super) bootc: Option<BootcNodeView>,
     /// The record in the annotation, as last read or written.
-    pub(super) kept: Option<Record>,
+    pub(super) kept: Option<Arc<Record>>,
     /// The same with the hops since, which needed no write.
-    pub(super) record: Option<Record>,
+    pub(super) record: Option<Arc<Record>>,
     pub(super) drain: Option<Drain>,
     pub(super) drain_since: Timestamp,
     pub(super) drain_noticed: bool,
@@ -55,7 +55,7 @@ pub(super) struct Node {
 pub(super) struct Flight {
     pub(super) id: u64,
     /// What is so once it is done.
-    pub(super) record: Record,
+    pub(super) record: Arc<Record>,
     pub(super) effects: Vec<Effect>,
     /// The hops that it adds to the record, to be told once it is done.
     pub(super) hops: Vec<Hop>,
@@ -143,7 +143,7 @@ impl Node {
         self.maybe_slot = false;
         let same = matches!((&self.bootc, &view), (Some(old), Some(new)) if old.uid == new.uid);
         let kept = match view.as_ref().map(|view| &view.kept) {
-            Some(Kept::Is(record)) => Some(record.as_ref().clone()),
+            Some(Kept::Is(record)) => Some(record.clone()),
             _ => None,
         };
         // An annotation that is lost while we know better is written again.
@@ -164,7 +164,7 @@ impl Node {
     }
 
     /// Goes on with this record. A drain that is done is of use only while the node is drained.
-    pub(super) fn follow(&mut self, record: Record) {
+    pub(super) fn follow(&mut self, record: Arc<Record>) {
         let done = |drain: &mut Drain| drain.stage == DrainStage::Done;
         if record.state != State::Draining {
             self.drain.take_if(done);
@@ -193,8 +193,8 @@ impl Node {
     pub(super) fn shown(&self) -> Option<&Record> {
         self.flight
             .as_ref()
-            .map(|flight| &flight.record)
-            .or(self.record.as_ref())
+            .map(|flight| &*flight.record)
+            .or(self.record.as_deref())
     }
 
     /// It holds a slot, is about to, or may.
@@ -205,8 +205,8 @@ impl Node {
                 .view
                 .as_ref()
                 .is_some_and(|node| node.cordoned_by.is_some());
-        has(self.kept.as_ref())
-            || has(self.record.as_ref())
+        has(self.kept.as_deref())
+            || has(self.record.as_deref())
             || has(self.shown())
             || self.maybe_slot
             || lost

@@ -110,7 +110,7 @@ impl Rollout {
     /// The record of a node as it stands, with the hops that need no write.
     #[must_use]
     pub fn record(&self, node: &NodeName) -> Option<&Record> {
-        self.nodes.get(node)?.record.as_ref()
+        self.nodes.get(node)?.record.as_deref()
     }
 
     /// The same as it will be once the decision under way is carried out.

@@ -1,6 +1,6 @@
 //! One node: what it needs now, and what it shows to its pools.
 
-use std::cell::Cell;
+use std::{cell::Cell, sync::Arc};
 
 use super::{
     Key, Rollout,
@@ -81,6 +81,11 @@ impl Rollout {
         let site = site(node, place);
         let effects_of = |record: &Record| effects::effects(record, &facts, &site);
         let next = node::step(&record, &facts, |record| !effects_of(record).is_empty());
+        let next = if next == *record {
+            record.clone()
+        } else {
+            Arc::new(next)
+        };
         // A write without an answer may have been an approval: that is settled before the cordon goes.
         let frees = record.slot.is_some() && next.slot.is_none();
         let next = if node.maybe_slot && frees {
@@ -125,7 +130,7 @@ impl Rollout {
         } else {
             return;
         };
-        self.proceed(name, node, place, record, effects, grant, wake);
+        self.proceed(name, node, place, Arc::new(record), effects, grant, wake);
     }
 
     /// The record to start from: the annotation's, or one rebuilt from the plain contract.
@@ -136,7 +141,7 @@ impl Rollout {
         let mut record = if let Some(kept) = &node.kept {
             Record {
                 hops: Vec::new(),
-                ..kept.clone()
+                ..Record::clone(kept)
             }
         } else {
             let facts = self.facts(node, place, &Record::default(), Grant::None);
@@ -151,7 +156,7 @@ impl Rollout {
         if let Some(kept) = &node.kept {
             self.tell_again(name, place.owner.as_ref().map(|owner| &owner.pool), kept);
         }
-        node.record = Some(record);
+        node.record = Some(Arc::new(record));
     }
 
     /// Follows the record, at once where nothing has to be done for it.
@@ -161,7 +166,7 @@ impl Rollout {
         name: &NodeName,
         node: &mut Node,
         place: &Place,
-        record: Record,
+        record: Arc<Record>,
         effects: Vec<Effect>,
         grant: Grant,
         wake: &mut Option<Timestamp>,
@@ -201,7 +206,7 @@ impl Rollout {
         name: &NodeName,
         node: &mut Node,
         place: &Place,
-        record: Record,
+        record: Arc<Record>,
         effects: Vec<Effect>,
         grant: Grant,
     ) {
@@ -270,7 +275,10 @@ impl Rollout {
             limits: place.limits,
             node: node.view.as_ref(),
             generation: node.bootc.as_ref().map_or(0, |bootc| bootc.generation),
-            report: node.bootc.as_ref().and_then(|bootc| bootc.report.as_ref()),
+            report: node
+                .bootc
+                .as_ref()
+                .and_then(|bootc| bootc.report.as_deref()),
             drain: node.drain.as_ref(),
             wake: Cell::new(None),
         }
@@ -279,7 +287,10 @@ impl Rollout {
 
 /// Does it take room already? (After a restart a record says so of a node that is done as well.)
 fn stages(node: &Node, record: &Record) -> bool {
-    let report = node.bootc.as_ref().and_then(|bootc| bootc.report.as_ref());
+    let report = node
+        .bootc
+        .as_ref()
+        .and_then(|bootc| bootc.report.as_deref());
     let booted = report.and_then(|report| report.booted.as_ref());
     let done = booted.zip(record.image.as_ref());
     record.state == State::Staging && !done.is_some_and(|(booted, image)| booted.is(image))
@@ -290,7 +301,7 @@ pub(super) fn site<'a>(node: &'a Node, place: &'a Place) -> Site<'a> {
         owner: place.owner.as_ref(),
         extras: &place.extras,
         bootc: node.bootc.as_ref(),
-        kept: node.kept.as_ref(),
+        kept: node.kept.as_deref(),
         doubtful: node.maybe_slot,
     }
 }

@@ -1,5 +1,7 @@
 //! What people and traces are told.
 
+use std::sync::Arc;
+
 use super::Rollout;
 use crate::{
     command::{About, Command, Notice, PoolWrite},
@@ -49,8 +51,15 @@ impl Rollout {
         record: &Record,
         again: bool,
     ) {
+        if hops.is_empty() {
+            return;
+        }
         // Up to the one that begins it they belong to the update before.
         let begins = hops.iter().rposition(Hop::begins_update);
+        let told = Arc::new(Record {
+            hops: Vec::new(),
+            ..record.clone()
+        });
         for (n, hop) in hops.iter().enumerate() {
             let trace = if begins.is_some_and(|begins| n <= begins) {
                 before.cloned()
@@ -61,10 +70,7 @@ impl Rollout {
                 node: name.clone(),
                 pool: pool.cloned(),
                 hop: hop.clone(),
-                record: Box::new(Record {
-                    hops: Vec::new(),
-                    ..record.clone()
-                }),
+                record: told.clone(),
                 trace,
                 again,
             });

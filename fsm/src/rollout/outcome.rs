@@ -1,5 +1,7 @@
 //! What a finished decision changes.
 
+use std::sync::Arc;
+
 use super::{
     Rollout,
     entry::{Flight, Hold, Node, Repeat},
@@ -46,8 +48,9 @@ impl Rollout {
             behind |= apply(node, effect, &flight, now);
         }
         if all {
-            node.repeat = Some(Repeat::of(node.repeat.take(), &flight.effects, now));
             succeed(node, &flight, behind, now);
+            let Flight { effects, .. } = *flight;
+            node.repeat = Some(Repeat::of(node.repeat.take(), effects, now));
             let (pool, before) = (flight.pool.as_ref(), flight.trace.as_ref());
             self.tell(name, pool, before, &flight.hops, &flight.record);
         } else {
@@ -64,10 +67,7 @@ fn succeed(node: &mut Node, flight: &Flight, behind: bool, now: Timestamp) {
         return;
     }
     let written = flight.effects.iter().find_map(|effect| match effect {
-        Effect::Commit(write) => Some(Record {
-            hops: fresh_hops(&write.record, now),
-            ..write.record.clone()
-        }),
+        Effect::Commit(write) => Some(with_fresh_hops(&write.record, now)),
         _ => None,
     });
     let record = written.unwrap_or_else(|| flight.record.clone());
@@ -80,10 +80,15 @@ fn is_overtaken(node: &Node, flight: &Flight) -> bool {
     flight.bootc_news && node.record.is_none() && !flight.effects.iter().any(writes)
 }
 
-/// Hops that the next write keeps as well: a process that dies right after may not have told of them.
-fn fresh_hops(record: &Record, now: Timestamp) -> Vec<Hop> {
-    let fresh = |hop: &&Hop| now < hop.at + HOPS_KEPT;
-    record.hops.iter().filter(fresh).cloned().collect()
+/// The record with the hops that the next write keeps as well: a process that dies right after may
+/// not have told of them.
+fn with_fresh_hops(record: &Arc<Record>, now: Timestamp) -> Arc<Record> {
+    let fresh = |hop: &Hop| now < hop.at + HOPS_KEPT;
+    let mut record = record.clone();
+    if !record.hops.iter().all(fresh) {
+        Arc::make_mut(&mut record).hops.retain(fresh);
+    }
+    record
 }
 
 fn fail(
@@ -156,7 +161,7 @@ fn apply_commit(node: &mut Node, write: &NodeWrite, news: bool) -> bool {
         bootc.generation += 1;
         bootc.spec = write.spec.clone();
     }
-    bootc.kept = Kept::Is(Box::new(write.record.clone()));
+    bootc.kept = Kept::Is(write.record.clone());
     bootc.in_reboot_slot = write.in_reboot_slot;
     bootc.was_cordoned = write.was_cordoned;
     bootc.retry = write.retry;
@@ -231,27 +236,15 @@ pub(super) fn spread(name: &str, most: u32) -> u32 {
     sum % (most + 1)
 }
 
-/// The effect with as much of its record as [`same_effects`] looks at: it is kept for every node.
-fn without_history(effect: &Effect) -> Effect {
-    let mut effect = effect.clone();
-    if let Effect::Commit(write) | Effect::Create { write, .. } = &mut effect {
-        write.record = Record {
-            state: write.record.state,
-            ..Record::default()
-        };
-    }
-    effect
-}
-
 impl Repeat {
     /// Of a decision that took place now.
-    fn of(before: Option<Self>, effects: &[Effect], now: Timestamp) -> Self {
+    fn of(before: Option<Self>, effects: Vec<Effect>, now: Timestamp) -> Self {
         let recent = |it: &Self| now < it.at + Seconds(2 * BACK_OFF_MAX);
         let times = before
-            .filter(|it| recent(it) && same_effects(&it.effects, effects))
+            .filter(|it| recent(it) && same_effects(&it.effects, &effects))
             .map_or(1, |it| it.times + 1);
         Self {
-            effects: effects.iter().map(without_history).collect(),
+            effects,
             at: now,
             times,
         }

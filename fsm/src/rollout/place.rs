@@ -112,7 +112,7 @@ impl Rollout {
         let claimed = claims.contains(&owner.pool) || pool.spec.invalid.is_some();
         claimed
             && pool.uid == owner.uid
-            && node.kept.as_ref().is_none_or(known)
+            && node.kept.as_deref().is_none_or(known)
             && !node.bootc.as_ref().is_some_and(|bootc| bootc.deleting)
     }
 

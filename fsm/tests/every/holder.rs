@@ -1,5 +1,7 @@
 //! The object that a record stands in; the example that prints the table uses it too.
 
+use std::sync::Arc;
+
 use fsm::{
     Record,
     view::{BootcNodeView, Kept, NodeSpec, Report},
@@ -19,10 +21,10 @@ pub(crate) fn holder(record: &Record, report: Option<&Report>) -> BootcNodeView 
                 .and_then(|approval| approval.boot.clone()),
             ..NodeSpec::default()
         },
-        kept: Kept::Is(Box::new(record.clone())),
+        kept: Kept::Is(Arc::new(record.clone())),
         in_reboot_slot: record.slot.is_some(),
         was_cordoned: record.slot.as_ref().map(|slot| slot.was_cordoned),
-        report: report.cloned(),
+        report: report.cloned().map(Arc::new),
         ..BootcNodeView::default()
     }
 }

@@ -1,5 +1,7 @@
 //! The toy's API server: does the writes and checks what must hold of them.
 
+use std::sync::Arc;
+
 use super::{Crash, Draining, News, Toy};
 use fsm::{
     Command, Input, NodeName, PoolName,
@@ -273,7 +275,7 @@ impl Toy {
         }
         bootc.spec = write.spec.clone();
         let json = serde_json::to_string(&write.record).unwrap();
-        bootc.kept = Kept::Is(Box::new(serde_json::from_str(&json).unwrap()));
+        bootc.kept = Kept::Is(Arc::new(serde_json::from_str(&json).unwrap()));
         bootc.in_reboot_slot = write.in_reboot_slot;
         bootc.was_cordoned = write.was_cordoned;
         bootc.retry = write.retry;

@@ -1,5 +1,7 @@
 //! The toy's hosts: an agent, a bootloader and a kubelet each, in a few lines.
 
+use std::sync::Arc;
+
 use super::{News, Toy};
 use fsm::{
     Image, NodeName, Running,
@@ -88,7 +90,9 @@ impl Toy {
             return false;
         };
         let (report, act) = self.next_report(name, host, bootc);
-        host.asked_reboot || !matches!(act, Act::Nothing) || bootc.report != Some(report)
+        host.asked_reboot
+            || !matches!(act, Act::Nothing)
+            || bootc.report.as_deref() != Some(&report)
     }
 
     /// What the agent says next, and whether it then stages or reboots.
@@ -174,7 +178,7 @@ impl Toy {
             }
             Act::Reboot => self.hosts.get_mut(name).unwrap().asked_reboot = true,
         }
-        self.bootc.get_mut(name).unwrap().report = Some(report);
+        self.bootc.get_mut(name).unwrap().report = Some(Arc::new(report));
         self.changed(News::Bootc(name.clone()));
     }
 

@@ -200,6 +200,8 @@ fn create(name: &NodeName, owner: &Owner, write: &NodeWrite) -> BootcNode {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use fsm::{Image, Record, State, Timestamp, view::SecretRef};
 
@@ -227,10 +229,10 @@ mod tests {
                 secret_hash: Some("h".into()),
                 soft_reboot: true,
             },
-            record: Record {
+            record: Arc::new(Record {
                 state: State::Rebooting,
                 ..Record::default()
-            },
+            }),
             in_reboot_slot: true,
             was_cordoned: Some(true),
             retry: Some(Timestamp(1_767_225_601_000)),
@@ -240,7 +242,7 @@ mod tests {
     fn empty() -> NodeWrite {
         NodeWrite {
             spec: NodeSpec::default(),
-            record: Record::default(),
+            record: Arc::default(),
             in_reboot_slot: false,
             was_cordoned: None,
             retry: None,

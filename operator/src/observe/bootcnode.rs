@@ -1,5 +1,7 @@
 //! Facts of a `BootcNode`.
 
+use std::sync::Arc;
+
 use crd::{
     DesiredImageState, ImageInfo, RebootPolicy,
     names::{
@@ -42,7 +44,7 @@ impl From<wire::BootcNode> for BootcNodeView {
             in_reboot_slot: annotation(ANNOTATION_IN_REBOOT_SLOT).is_some(),
             was_cordoned: annotation(ANNOTATION_WAS_CORDONED).and_then(|text| text.parse().ok()),
             retry: annotation(ANNOTATION_RETRY).and_then(parse),
-            report: report(&node.status),
+            report: report(&node.status).map(Arc::new),
             waiting,
         }
     }
@@ -84,7 +86,7 @@ pub(super) fn secret(secret: &crd::SecretRef) -> SecretRef {
 fn kept(annotation: Option<&str>) -> Kept {
     match annotation.map(record) {
         None => Kept::Missing,
-        Some(Ok(record)) => Kept::Is(Box::new(record)),
+        Some(Ok(record)) => Kept::Is(Arc::new(record)),
         Some(Err(why)) => Kept::Unreadable(why),
     }
 }
@@ -199,7 +201,9 @@ mod tests {
     }
 
     fn reported(status: &Value) -> Option<Report> {
-        view(json!({ "metadata": { "name": "w1" }, "status": status })).report
+        view(json!({ "metadata": { "name": "w1" }, "status": status }))
+            .report
+            .map(Arc::unwrap_or_clone)
     }
 
     #[test]
@@ -255,7 +259,7 @@ mod tests {
                 secret_hash: Some("h".into()),
                 soft_reboot: true,
             },
-            kept: Kept::Is(Box::new(record)),
+            kept: Kept::Is(Arc::new(record)),
             in_reboot_slot: true,
             was_cordoned: Some(false),
             retry: Some(at),

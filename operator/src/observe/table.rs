@@ -59,7 +59,7 @@ impl<K, V> Default for Table<K, V> {
     }
 }
 
-impl<K: Ord + Clone + From<String>, V> Table<K, V> {
+impl<K: Ord + Clone + From<String>, V: PartialEq> Table<K, V> {
     /// Whether a whole list was seen: what is not here by now does not exist.
     pub(super) fn is_complete(&self) -> bool {
         self.complete
@@ -135,15 +135,21 @@ impl<K: Ord + Clone + From<String>, V> Table<K, V> {
     }
 
     fn put(&mut self, name: K, stamp: Stamp, facts: V, passed: Vec<String>) {
-        self.known.insert(
-            name,
-            Box::new(Entry {
+        let Some(known) = self.known.get_mut(&name) else {
+            let entry = Entry {
                 stamp,
                 facts,
                 passed,
                 awaited: false,
-            }),
-        );
+            };
+            self.known.insert(name, Box::new(entry));
+            return;
+        };
+        (known.stamp, known.passed, known.awaited) = (stamp, passed, false);
+        // The decisions share parts of equal ones, which would else be there twice.
+        if known.facts != facts {
+            known.facts = facts;
+        }
     }
 
     /// Takes in an object that one of our writes returned; `before` are the versions that it had

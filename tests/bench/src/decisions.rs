@@ -7,6 +7,7 @@
 use std::{
     fs,
     process::{Command, Stdio},
+    sync::Arc,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -248,15 +249,15 @@ fn bootc_node(n: usize, image: &Image, activity: Activity) -> Result<BootcNodeVi
             pool: "p".into(),
             uid: "pool".into(),
         }),
-        kept: Kept::Is(Box::new(record)),
-        report: Some(Report {
+        kept: Kept::Is(Arc::new(record)),
+        report: Some(Arc::new(Report {
             observed_generation: Some(1),
             boot: Some(format!("boot-{n}")),
             booted: Some(running(&self::image(1)?)),
             staged: (activity == Activity::Staged).then(|| running(image)),
             activity,
             ..Report::default()
-        }),
+        })),
         ..BootcNodeView::default()
     };
     view.spec.image = Some(image.clone());

@@ -130,7 +130,7 @@ impl OneNode {
     fn commit(&self) -> Effect {
         Effect::Commit(NodeWrite {
             spec: self.spec.clone(),
-            record: self.record.clone(),
+            record: Arc::new(self.record.clone()),
             in_reboot_slot: self.record.slot.is_some(),
             was_cordoned: self.record.slot.is_some().then_some(false),
             retry: None,

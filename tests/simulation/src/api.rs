@@ -153,7 +153,6 @@ pub(crate) enum Target {
 
 /// What is written.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "few are on their way at a time")]
 pub(crate) enum What {
     Effect(Effect),
     Pool(PoolWrite),
@@ -397,7 +396,7 @@ impl Server {
             return false;
         }
         let changed = self.edit_bootc(name, |node| {
-            node.view.report = Some(status.seen());
+            node.view.report = Some(Arc::new(status.seen()));
             node.status = Some(status);
         });
         self.agent_writes += u64::from(changed);
@@ -407,7 +406,7 @@ impl Server {
 
 fn fill(view: &mut BootcNodeView, write: &NodeWrite) {
     view.spec = write.spec.clone();
-    view.kept = Kept::Is(Box::new(write.record.clone()));
+    view.kept = Kept::Is(write.record.clone());
     view.in_reboot_slot = write.in_reboot_slot;
     view.was_cordoned = write.was_cordoned;
     view.retry = write.retry;
