@@ -22,14 +22,13 @@ if [[ -z "${!variable:-}" && "$arch" == "$(uname -m)" ]]; then
 fi
 # One after the other: built together, the agent would get every feature of a library that only
 # the operator asks for.
-build() { cargo build --release --locked --target "$target" -p "$1" --bin "$2"; }
+build() {
+    local package=$1 profile=$2 program=$3
+    cargo build --profile "$profile" --locked --target "$target" -p "$package" --bin "$program"
+    install -m 755 "${CARGO_TARGET_DIR:-target}/$target/$profile/$program" "$folder/$goarch/$program"
+}
 mkdir -p "$folder/$goarch"
-release=${CARGO_TARGET_DIR:-target}/$target/release
-for program in bootc-operator bootc-nodeagent kubectl-bootc; do
-    case $program in
-        bootc-nodeagent) build nodeagent "$program" ;;
-        *) build operator "$program" ;;
-    esac
-    install -m 755 "$release/$program" "$folder/$goarch/$program"
-done
+build operator release bootc-operator
+build operator release kubectl-bootc
+build nodeagent small bootc-nodeagent
 ls -l "$folder/$goarch"

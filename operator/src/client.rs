@@ -32,7 +32,8 @@ pub async fn connect() -> anyhow::Result<Client> {
     })?;
     if config.proxy_url.is_some() {
         bail!(
-            "KUBECONFIG names a proxy for its cluster, which is not supported: remove `proxy-url`"
+            "the API server cannot be asked through a proxy: remove `proxy-url` from KUBECONFIG, \
+             and unset HTTPS_PROXY"
         );
     }
     client(&config).context(

@@ -122,7 +122,7 @@ async fn change<W: wire::Watched>(
         ..PatchParams::default()
     };
     let apply = PatchParams::apply(FIELD_MANAGER_OPERATOR).force();
-    let mut object = match body {
+    let object = match body {
         Body::Merge(patch) => api.patch(name, &plain, &Patch::Merge(patch)).await?,
         Body::Strategic(patch) => api.patch(name, &plain, &Patch::Strategic(patch)).await?,
         Body::ApplyStatus(object) => {
@@ -135,7 +135,6 @@ async fn change<W: wire::Watched>(
         }
         Body::Create(_) => return Ok(None),
     };
-    object.trim();
     Ok(Some(object))
 }
 

@@ -21,10 +21,7 @@ impl From<wire::Node> for Facts {
         let meta = node.metadata;
         let labels = meta.labels.unwrap_or_default();
         let status = node.status;
-        let ready = status
-            .conditions
-            .iter()
-            .find(|condition| condition.r#type == "Ready");
+        let ready = status.ready();
         let cordoned_by = meta
             .annotations
             .unwrap_or_default()
@@ -34,7 +31,7 @@ impl From<wire::Node> for Facts {
             labelled: labels.contains_key(LABEL_MANAGED),
             cordoned: node.spec.unschedulable,
             cordoned_by: cordoned_by.map(PoolName::from),
-            ready: ready.map(|ready| ready.status == "True"),
+            ready: ready.map(wire::NodeCondition::holds),
             ready_since: ready
                 .and_then(|r| r.last_transition_time.as_ref())
                 .map(timestamp),

@@ -48,7 +48,7 @@ fn events<W: Watched + 'static>(
         .default_backoff()
         .filter_map(move |event| {
             let news = match event {
-                Ok(event) => Some(event.modify(Watched::trim)),
+                Ok(event) => Some(event),
                 Err(error) => {
                     let error = words::watch(&error);
                     warn!(kind, error, "the watch broke off and is taken up again");

@@ -13,7 +13,10 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference, Time},
 };
 use kube::{Resource, core::ObjectMeta};
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, Visitor},
+};
 
 /// A Node.
 #[derive(Clone, Debug, Deserialize, Resource)]
@@ -50,17 +53,56 @@ pub struct NodeStatus {
     pub node_info: NodeInfo,
 }
 
+impl NodeStatus {
+    /// The condition Ready.
+    #[must_use]
+    pub fn ready(&self) -> Option<&NodeCondition> {
+        let mut all = self.conditions.iter();
+        all.find(|condition| condition.r#type == ConditionType::Ready)
+    }
+}
+
 /// A condition of a Node.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeCondition {
     /// Its name.
-    pub r#type: String,
-    /// True, False or Unknown.
-    pub status: String,
+    pub r#type: ConditionType,
+    /// Whether it holds.
+    pub status: ConditionStatus,
     /// When the status last changed.
     #[serde(default)]
     pub last_transition_time: Option<Time>,
+}
+
+impl NodeCondition {
+    /// Its status is True.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.status == ConditionStatus::True
+    }
+}
+
+/// The name of a Node's condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(field_identifier)]
+pub enum ConditionType {
+    /// The one that is looked at.
+    Ready,
+    /// Any other.
+    #[serde(other)]
+    Other,
+}
+
+/// Whether a condition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(field_identifier)]
+pub enum ConditionStatus {
+    /// It does.
+    True,
+    /// False, or Unknown.
+    #[serde(other)]
+    Other,
 }
 
 /// What the kubelet says about its host.
@@ -112,7 +154,7 @@ fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D:
         generation: meta.generation,
         deletion_timestamp: meta.deletion_timestamp,
         labels: meta.labels,
-        annotations: meta.annotations,
+        annotations: meta.annotations.map(|ours| ours.0),
         finalizers: meta.finalizers,
         owner_references: meta.owner_references,
         ..ObjectMeta::default()
@@ -128,9 +170,70 @@ struct Metadata {
     generation: Option<i64>,
     deletion_timestamp: Option<Time>,
     labels: Option<BTreeMap<String, String>>,
-    annotations: Option<BTreeMap<String, String>>,
+    annotations: Option<OurAnnotations>,
     finalizers: Option<Vec<String>>,
     owner_references: Option<Vec<OwnerReference>>,
+}
+
+/// Annotations with [`PREFIX`](crd::names::PREFIX). Others are passed over while they are read: there
+/// are many, and some are long.
+struct OurAnnotations(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for OurAnnotations {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(OursOf)
+    }
+}
+
+/// Reads a map of annotations.
+struct OursOf;
+
+impl<'de> Visitor<'de> for OursOf {
+    type Value = OurAnnotations;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("annotations")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut ours = BTreeMap::new();
+        while let Some(name) = map.next_key_seed(OurName)? {
+            match name {
+                Some(name) => {
+                    ours.insert(name, map.next_value()?);
+                }
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(OurAnnotations(ours))
+    }
+}
+
+/// Reads the name of an annotation, if it is one of ours.
+struct OurName;
+
+impl<'de> DeserializeSeed<'de> for OurName {
+    type Value = Option<String>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for OurName {
+    type Value = Option<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of an annotation")
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(name
+            .starts_with(crd::names::PREFIX)
+            .then(|| name.to_owned()))
+    }
 }
 
 /// The condition of a type.
@@ -178,12 +281,6 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Part<T> {
 pub trait Watched:
     Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug + Send
 {
-    /// Drops what nobody looks at, before the object is passed on.
-    fn trim(&mut self) {
-        if let Some(annotations) = &mut self.meta_mut().annotations {
-            annotations.retain(|name, _| name.starts_with(crd::names::PREFIX));
-        }
-    }
 }
 
 impl Watched for Node {}
@@ -210,7 +307,7 @@ mod tests {
 
     #[test]
     fn only_our_annotations_are_kept() {
-        let mut node: Node = serde_json::from_value(json!({
+        let node: Node = serde_json::from_value(json!({
             "metadata": {
                 "name": "w1",
                 "annotations": { "bootc.dev/cordoned-by": "p", "other": "x" },
@@ -218,7 +315,6 @@ mod tests {
             },
         }))
         .unwrap();
-        node.trim();
         let annotations = node.metadata.annotations.unwrap();
         assert_eq!(
             annotations.keys().collect::<Vec<_>>(),

@@ -111,14 +111,20 @@ impl Agent {
 async fn nothing() -> Result<PathBuf> {
     let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
     let mut command = Command::from(bed::cargo::command());
-    command.args(["build", "--release", "--locked", "--target", &target]);
+    command.args([
+        "build",
+        "--profile",
+        "small",
+        "--locked",
+        "--target",
+        &target,
+    ]);
     let status = command.args(["--package", "nothing"]).status().await?;
     ensure!(
         status.success(),
         "cannot build the program that does nothing"
     );
-    let release = bed::paths::target().join(target).join("release");
-    Ok(release.join("nothing"))
+    Ok(bed::paths::target().join(target).join("small/nothing"))
 }
 
 /// Starts it on the host, as a unit of its systemd.

@@ -27,13 +27,14 @@ impl Binaries {
         if let Some((operator, agent)) = built {
             return Ok(Self { operator, agent });
         }
-        for (package, program) in [
-            ("operator", "bootc-operator"),
-            ("nodeagent", "bootc-nodeagent"),
+        for (package, profile, program) in [
+            ("operator", "release", "bootc-operator"),
+            ("nodeagent", "small", "bootc-nodeagent"),
         ] {
             let args = [
                 "build",
-                "--release",
+                "--profile",
+                profile,
                 "--target",
                 STATIC_TARGET,
                 "--package",
@@ -45,10 +46,10 @@ impl Binaries {
                 format!("the images need static binaries; if the target is missing: rustup target add {STATIC_TARGET}")
             })?;
         }
-        let dir = bed::paths::target().join(STATIC_TARGET).join("release");
+        let dir = bed::paths::target().join(STATIC_TARGET);
         Ok(Self {
-            operator: dir.join("bootc-operator"),
-            agent: dir.join("bootc-nodeagent"),
+            operator: dir.join("release/bootc-operator"),
+            agent: dir.join("small/bootc-nodeagent"),
         })
     }
 }

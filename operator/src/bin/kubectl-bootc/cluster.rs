@@ -127,18 +127,15 @@ impl Cluster {
         let api = Api::<W>::all(self.client.clone());
         let all = ListParams::default();
         let list = self.ask(what, api.list(&all)).await?;
-        let named = list.items.into_iter().map(|mut object| {
-            object.trim();
-            (object.name_any(), object)
-        });
-        Ok(named.collect())
+        let named = list.items.into_iter();
+        Ok(named.map(|object| (object.name_any(), object)).collect())
     }
 }
 
 fn events<W: Watched + 'static>(client: &Client) -> impl Stream<Item = Event<W>> + Send + use<W> {
     watcher(Api::<W>::all(client.clone()), watcher::Config::default())
         .default_backoff()
-        .filter_map(async |event| Some(event.ok()?.modify(Watched::trim)))
+        .filter_map(async |event| event.ok())
 }
 
 /// The objects, by name.

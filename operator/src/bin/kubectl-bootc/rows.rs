@@ -2,7 +2,7 @@
 
 use crd::{BootcNodeStatus, ImageInfo, names};
 use fsm::{State, Timestamp, image::short};
-use operator::observe::{owner, time::rfc3339};
+use operator::observe::{owner, time::rfc3339, wire::NodeCondition};
 use serde::Serialize;
 
 use crate::{
@@ -190,11 +190,9 @@ impl NodeRow {
             staged: image(status.and_then(|it| it.staged.as_ref())),
             rollback: image(status.and_then(|it| it.rollback.as_ref())),
             in_slot: record.as_ref().is_some_and(|record| record.slot.is_some()),
-            ready: node.and_then(|node| {
-                let mut all = node.status.conditions.iter();
-                all.find(|it| it.r#type == "Ready")
-                    .map(|it| it.status == "True")
-            }),
+            ready: node
+                .and_then(|node| node.status.ready())
+                .map(NodeCondition::holds),
             cordoned: node.map(|node| node.spec.unschedulable),
             updated: model.is_updated(name),
             waiting: model.wait(name).map(|wait| Waiting {

@@ -11,7 +11,10 @@ use kube::{
     api::ListParams,
     core::{Selector, SelectorExt as _},
 };
-use operator::observe::time::{now, timestamp};
+use operator::observe::{
+    time::{now, timestamp},
+    wire::NodeCondition,
+};
 
 use crate::{
     ages::{age, length},
@@ -248,10 +251,9 @@ fn control_plane(model: &Model<'_>, node: &str) -> Vec<String> {
         let slot = model
             .record(other)
             .is_some_and(|record| record.slot.is_some());
-        let ready = nodes.get(*other).is_some_and(|object| {
-            let mut all = object.status.conditions.iter();
-            all.all(|it| it.r#type != "Ready" || it.status == "True")
-        });
+        let ready = nodes
+            .get(*other)
+            .is_some_and(|object| object.status.ready().is_none_or(NodeCondition::holds));
         slot || !ready
     });
     busy.map(|other| one(model, "down or in a slot:", other))
