@@ -107,12 +107,13 @@ async fn left_by_go(
             },
             "spec": { "desiredImage": reference(left.image), "desiredImageState": left.state },
         }))?;
-        api.create(&PostParams::default(), &object).await?;
+        // In its order: nothing is approved before it is cordoned.
         let marks = json!({
             "metadata": { "labels": { names::LABEL_MANAGED: "" } },
             "spec": { "unschedulable": left.cordoned.then_some(true) },
         });
         fleet.patch_node(n, marks).await?;
+        api.create(&PostParams::default(), &object).await?;
     }
     Ok(fleet)
 }

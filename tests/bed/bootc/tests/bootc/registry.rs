@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -40,11 +41,7 @@ impl Registry {
             tempfile::tempdir()
         }
         .unwrap();
-        let address = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .to_string();
+        let address = free_address();
         let auth = if kind == Kind::Password {
             std::fs::write(dir.path().join("htpasswd"), HTPASSWD).unwrap();
             format!(
@@ -174,6 +171,22 @@ fn certify(dir: &std::path::Path) -> String {
     std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
     let dir = dir.display();
     format!(", tls: {{certificate: {dir}/cert.pem, key: {dir}/key.pem}}")
+}
+
+/// An address of the loopback for one registry of this process: below the ports that the kernel gives
+/// to connections and to whoever asks for any, or one of those may have it before the registry has.
+fn free_address() -> String {
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let given = GIVEN.fetch_add(1, Ordering::Relaxed) % 100;
+        let address = format!(
+            "127.0.0.1:{}",
+            20_000 + std::process::id() % 100 * 100 + given
+        );
+        if TcpListener::bind(&address).is_ok() {
+            return address;
+        }
+    }
 }
 
 fn spawn(program: &std::path::Path, dir: &std::path::Path) -> Child {
