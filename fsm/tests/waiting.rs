@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use every::{Outcome, decide, each};
 use fsm::{
-    Command, PoolName, Record, Timestamp,
+    Command, Input, PoolName, Record, Timestamp,
     input::BlockedPod,
     node::{
         Facts, State,
@@ -21,7 +21,7 @@ use fsm::{
         waiting::{Outside, WaitingOn, waiting_on},
     },
     time::Seconds,
-    view::{Amount, ImageRef},
+    view::{Amount, ImageRef, PoolSpec},
 };
 use toy::{Toy, image};
 
@@ -298,6 +298,114 @@ fn work_is_shown_as_a_wait_once_it_takes_its_time() {
     assert_eq!((label(&toy, "w1"), shown(&toy)), (Some("Rebooting"), None));
     toy.pass(15);
     assert_eq!(shown(&toy).as_deref(), Some("Rebooting"));
+}
+
+/// When waits for this reason were shown.
+fn shown(toy: &Toy, reason: &str) -> Vec<Timestamp> {
+    let is = |command: &&Command| matches!(command, Command::Waiting { waiting, .. } if waiting.reason == reason);
+    let each = toy.journal.iter();
+    each.flat_map(|(at, _, commands)| commands.iter().filter(is).map(|_| *at))
+        .collect()
+}
+
+/// So many nodes that are staged; `p` lets them wait for their slots, and is about to be paused. A node of
+/// `q` will be drained, which its pods hold up.
+fn many_are_staged(nodes: u32) -> Toy {
+    let mut toy = Toy::new(nodes, 1);
+    toy.add_pool("q", toy::pool_spec(image(1)));
+    toy.add_node("x1", &["q"]);
+    toy.edit_pool("p", |pool| pool.spec.max_unavailable = Amount::Count(0));
+    toy.edit_pool("q", |pool| pool.spec.paused = true);
+    toy.blocked.insert("x1".into());
+    toy.run(60);
+    for pool in ["p", "q"] {
+        toy.edit_pool(pool, |pool| pool.spec.image = ImageRef::Pinned(image(2)));
+    }
+    toy.run(60);
+    toy.edit_pool("p", |pool| pool.spec.max_unavailable = Amount::Count(1));
+    toy.blocked.insert("w1".into());
+    toy.run(60);
+    assert_eq!(label(&toy, "w1"), Some("Drain"));
+    assert_eq!(label(&toy, "w99"), Some("RebootSlot"));
+    toy.journal.clear();
+    toy.edit_pool("p", |pool| pool.spec.paused = true);
+    toy
+}
+
+/// What many nodes begin to wait for at once is shown of twenty a second after the first fifty; a node
+/// in its slot has not to wait for that.
+#[test]
+fn where_many_wait_they_are_shown_in_turn_and_slots_at_once() {
+    let mut toy = many_are_staged(150);
+    toy.edit_pool("q", |pool| pool.spec.paused = false);
+    toy.run(60);
+    let paused = shown(&toy, "Paused");
+    assert_eq!(paused.len(), 149);
+    let first = paused[0];
+    assert_eq!(paused[49], first);
+    for (n, at) in (1..).zip(&paused[50..]) {
+        let turn = first.0 + 50 * n;
+        assert!((turn..turn + 200).contains(&at.0), "{n}: {at:?} {first:?}");
+    }
+    let drain = shown(&toy, "Drain")[0];
+    let since = toy.rollout.waiting(&"x1".into()).unwrap().since;
+    assert!(drain.since(since) < 5_200, "{drain:?} {since:?}");
+    assert!(first < drain && drain < paused[148], "{drain:?} {paused:?}");
+}
+
+/// A pool's spec is changed, and that is seen at once.
+fn edit_at_once(toy: &mut Toy, pool: &str, edit: impl FnOnce(&mut PoolSpec)) {
+    toy.edit_pool(pool, |pool| edit(&mut pool.spec));
+    let view = toy.pools[&pool.into()].clone();
+    toy.feed(Input::Pool(pool.into(), Some(view)));
+}
+
+/// What somebody must act on is not behind all that wait for a slot.
+#[test]
+fn a_warning_is_shown_before_those_who_take_turns() {
+    let mut toy = many_are_staged(150);
+    toy.edit_node("x1", |node| node.claims.extend([PoolName::from("p")]));
+    toy.run(60);
+    let (paused, conflict) = (shown(&toy, "Paused"), shown(&toy, "NodeConflict")[0]);
+    let since = toy.rollout.waiting(&"x1".into()).unwrap().since;
+    assert!(conflict.since(since) < 5_200, "{conflict:?} {since:?}");
+    assert!(paused[0] < conflict && conflict < paused[148]);
+}
+
+/// However often what they wait for changes before their turns, the line is never longer than there are
+/// nodes.
+#[test]
+fn waits_that_change_before_their_turns_hold_up_nobody() {
+    let mut toy = many_are_staged(300);
+    for n in 0..10 {
+        edit_at_once(&mut toy, "p", |spec| {
+            spec.image = match n % 2 {
+                0 => ImageRef::Pinned(image(2)),
+                _ => ImageRef::Invalid("no digest".into()),
+            }
+        });
+        toy.now.0 += 5_100;
+        toy.feed(Input::Tick);
+    }
+    toy.host("x1").silent = true;
+    edit_at_once(&mut toy, "q", |spec| {
+        spec.image = ImageRef::Pinned(image(3));
+    });
+    let begun = toy.now;
+    assert!(toy.until(|toy| !shown(toy, "AgentReport").is_empty()));
+    let took = shown(&toy, "AgentReport")[0].since(begun);
+    assert!(took < 5_000 + 300 * 50 + 5_000, "{took} ms");
+}
+
+/// A node that goes on before its turn leaves no trace of its wait.
+#[test]
+fn a_wait_that_is_over_before_its_turn_is_not_shown() {
+    let mut toy = many_are_staged(150);
+    assert!(toy.until(|toy| shown(toy, "Paused").len() == 50));
+    edit_at_once(&mut toy, "p", |spec| spec.paused = false);
+    toy.run(60);
+    let paused = shown(&toy, "Paused").len();
+    assert!((50..75).contains(&paused), "{paused}");
 }
 
 /// That an agent does not answer is told long before it makes the node degraded.

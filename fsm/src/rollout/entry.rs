@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use super::waiting::Turn;
 use crate::{
     command::Effect,
     image::Image,
@@ -97,6 +98,8 @@ pub(super) struct Repeat {
 pub(super) struct WaitingState {
     pub(super) in_flight: Option<Waiting>,
     pub(super) last: Option<Timestamp>,
+    /// When it is this node's turn to show what it waits for, in each lane.
+    pub(super) turns: [Option<Turn>; 2],
     /// Since when the wait that is still shown is over.
     pub(super) over: Option<Timestamp>,
     /// Writes in a row that did not take place.

@@ -76,6 +76,7 @@ pub struct Rollout {
     dirty_nodes: BTreeSet<NodeName>,
     dirty_pools: BTreeSet<PoolName>,
     control_plane: grants::ControlPlane,
+    paces: [waiting::Pace; 2],
     timers: BTreeSet<(Timestamp, Key)>,
     wake: Option<Timestamp>,
     last_id: u64,

@@ -141,7 +141,7 @@ impl Rollout {
                 .bootc
                 .as_ref()
                 .and_then(|bootc| bootc.waiting.as_ref())
-                .filter(|it| it.waiting && it.reason == DRAIN_WAITS && !left)
+                .filter(|it| it.waiting && it.reason == DRAIN_WAITS && holds && !left)
                 .map(|it| it.message.clone()),
             rivals: place.rivals_of(place.owner.as_ref().map(|owner| &owner.pool)),
         }
