@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use super::{
     body::{self, Kind},
     outcome::Failure,
+    turns::Line,
     writer::Writer,
 };
 use crate::observe::{Stamp, Target, Written};
@@ -26,6 +27,7 @@ pub struct Lane {
     pub node: NodeName,
     /// The decision's number.
     pub id: u64,
+    line: Line,
     pool: String,
     left: VecDeque<Effect>,
     done: usize,
@@ -77,12 +79,18 @@ pub struct Effected {
 }
 
 impl Lane {
-    /// A lane for a decision that was made on these versions.
+    /// A lane for a decision that was made on these versions; its writes wait in `line`.
     #[must_use]
-    pub fn new(decision: Decision, node: Option<Stamp>, bootc_node: Option<Stamp>) -> Self {
+    pub fn new(
+        decision: Decision,
+        line: Line,
+        node: Option<Stamp>,
+        bootc_node: Option<Stamp>,
+    ) -> Self {
         Self {
             node: decision.node,
             id: decision.id,
+            line,
             pool: decision
                 .pool
                 .map(|pool| pool.to_string())
@@ -159,7 +167,7 @@ impl Lane {
     ) -> Result<Option<Effected>, Failure> {
         let stamp = self.trail(kind).now.clone();
         let body = || body::body(&self.node, effect, stamp.as_ref());
-        let Some(written) = writer.write(target, body).await? else {
+        let Some(written) = writer.write(target, self.line, body).await? else {
             return Ok(None);
         };
         let trail = self.trail(kind);

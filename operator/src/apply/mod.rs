@@ -3,8 +3,10 @@
 pub mod body;
 pub mod lane;
 mod outcome;
+mod turns;
 mod writer;
 
 pub use lane::{Effected, End, Lane, Step};
 pub use outcome::{Failure, outcome};
+pub use turns::Line;
 pub use writer::Writer;

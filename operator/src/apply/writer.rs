@@ -1,7 +1,7 @@
 //! The one place that writes to Nodes, `BootcNode`s and pools: every request passes here, with its
 //! deadline, its turn and its check that this replica may act.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use crd::names::FIELD_MANAGER_OPERATOR;
 use kube::{
@@ -9,11 +9,12 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
 };
 use serde_json::Value;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::timeout;
 
 use super::{
     body::Body,
     outcome::{Failure, outcome},
+    turns::{Line, Turns},
 };
 use crate::{
     lease::Fence,
@@ -23,14 +24,12 @@ use crate::{
 
 /// How long a write may take. The API server gives a webhook ten seconds.
 const DEADLINE: Duration = Duration::from_secs(15);
-/// Writes under way at once: enough for many nodes, and no flood for the API server.
-const AT_ONCE: usize = 16;
 
 /// Writes to the API server. Cheap to clone; all clones share the bound.
 #[derive(Clone)]
 pub struct Writer {
     client: Client,
-    turns: Arc<Semaphore>,
+    turns: Turns,
     fence: Fence,
     metrics: Metrics,
 }
@@ -49,13 +48,13 @@ impl Writer {
     pub fn new(client: Client, fence: Fence, metrics: Metrics) -> Self {
         Self {
             client,
-            turns: Arc::new(Semaphore::new(AT_ONCE)),
+            turns: Turns::new(),
             fence,
             metrics,
         }
     }
 
-    /// Sends one request about `target`, and hands back the object as it is now. (Nothing for one
+    /// Sends one request about `target` when it is its turn in `line`, and hands back the object as it is now. (Nothing for one
     /// that is new or gone: the watch brings that.)
     ///
     /// The body is made when it is this request's turn, and the request's own state too: thousands
@@ -67,10 +66,10 @@ impl Writer {
     pub async fn write(
         &self,
         target: &Target,
+        line: Line,
         body: impl FnOnce() -> Option<Body>,
     ) -> Result<Option<Written>, Failure> {
-        // A closed semaphore cannot be: nobody closes it.
-        let _turn = self.turns.acquire().await.map_err(|_| Failure::NotLeader)?;
+        let _turn = self.turns.next(line).await.ok_or(Failure::NotLeader)?;
         if !self.fence.may_act() {
             return Err(Failure::NotLeader);
         }

@@ -22,7 +22,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 
 use crate::{
     Config,
-    apply::{Effected, Failure, Lane, Step, Writer, outcome},
+    apply::{Effected, Failure, Lane, Line, Step, Writer, outcome},
     drain::{self, DrainEvent, Drains, PodName},
     health::{Health, Pings},
     journal::Journal,
@@ -351,7 +351,8 @@ impl Shell {
                 let node = self.index.stamp(&Target::Node(decision.node.clone()));
                 let bootc_node = self.index.stamp(&Target::BootcNode(decision.node.clone()));
                 self.lanes.insert(decision.node.clone(), None);
-                self.go_on(Lane::new(decision, node, bootc_node));
+                let line = Line::of(&decision, self.index.slot_since(&decision.node).is_some());
+                self.go_on(Lane::new(decision, line, node, bootc_node));
             }
             Command::Pool { pool, write, what } => self.write_pool(pool, write, &what),
             Command::Waiting { node, waiting } => {

@@ -10,7 +10,7 @@ use kube::Client;
 use super::{Asked, Message, Shell};
 use crate::{
     apply::{
-        Lane,
+        Lane, Line,
         body::{self, Body},
     },
     observe::{Stamp, Target},
@@ -57,6 +57,7 @@ impl Shell {
         self.write(Asked::Waiting(node), stamp, body);
     }
 
+    /// These come at a pace, so they need not wait behind all nodes that are to stage.
     fn write(
         &mut self,
         asked: Asked,
@@ -65,7 +66,7 @@ impl Shell {
     ) {
         let (writer, outbox) = (self.writer.clone(), self.outbox.clone());
         self.tasks.spawn(async move {
-            let result = writer.write(&asked.target(), body).await;
+            let result = writer.write(&asked.target(), Line::First, body).await;
             let stamp = stamp.unwrap_or_default();
             let _ = outbox.send(Message::Written(asked, stamp, result));
         });

@@ -107,4 +107,12 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         why: "pods of a silent node are evicted past their budget",
         test: OPERATOR,
     },
+    Mutant {
+        name: "slots-behind-the-rest",
+        file: "operator/src/apply/turns.rs",
+        old: "Semaphore::new(AT_ONCE - OF_THE_FIRST)",
+        new: "Semaphore::new(AT_ONCE)",
+        why: "a node in its slot stands still until thousands of others have been told to stage",
+        test: OPERATOR,
+    },
 ];
