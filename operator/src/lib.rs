@@ -14,6 +14,7 @@ pub mod journal;
 pub mod lease;
 pub mod observe;
 pub mod program;
+pub mod protobuf;
 pub mod registry;
 pub mod report;
 pub mod roots;

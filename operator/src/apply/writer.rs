@@ -19,6 +19,7 @@ use super::{
 use crate::{
     lease::Fence,
     observe::{Stamp, Target, Written, wire},
+    protobuf,
     report::Metrics,
 };
 
@@ -29,6 +30,7 @@ const DEADLINE: Duration = Duration::from_secs(15);
 #[derive(Clone)]
 pub struct Writer {
     client: Client,
+    nodes: Client,
     turns: Turns,
     fence: Fence,
     metrics: Metrics,
@@ -47,6 +49,7 @@ impl Writer {
     #[must_use]
     pub fn new(client: Client, fence: Fence, metrics: Metrics) -> Self {
         Self {
+            nodes: protobuf::of_nodes(&client),
             client,
             turns: Turns::new(),
             fence,
@@ -94,7 +97,7 @@ impl Writer {
                 api.create(&params, &object).await.map(|_| None)
             }
             (Target::Node(name), body) => {
-                let api: Api<wire::Node> = Api::all(self.client.clone());
+                let api: Api<wire::Node> = Api::all(self.nodes.clone());
                 Ok(change(&api, name.as_str(), body).await?.map(Written::Node))
             }
             (Target::BootcNode(name), body) => {

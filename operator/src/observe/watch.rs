@@ -19,7 +19,7 @@ use super::{
     index::Watch,
     wire::{BootcNode, Node, Pool, Watched},
 };
-use crate::{report::Metrics, words};
+use crate::{protobuf, report::Metrics, words};
 
 /// So many objects of a list are asked for at a time. A page is in memory as text and as objects:
 /// with the client's 500 Nodes that is the most that the operator of a cluster of that size ever needs.
@@ -34,7 +34,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// Everything that happens to Nodes, `BootcNode`s and pools: first the lists, then changes, for
 /// ever. A watch that breaks off is taken up again with back-off.
 pub fn watch(client: &Client, metrics: &Metrics) -> impl Stream<Item = Watch> + Send + use<> {
-    let nodes = events::<Node>(client, metrics, "Node").map(Watch::Node);
+    let nodes = events::<Node>(&protobuf::of_nodes(client), metrics, "Node").map(Watch::Node);
     let bootc_nodes = events::<BootcNode>(client, metrics, "BootcNode").map(Watch::BootcNode);
     let pools = events::<Pool>(client, metrics, "BootcNodePool").map(Watch::Pool);
     let (nodes, bootc_nodes, pools) = (nodes.boxed(), bootc_nodes.boxed(), pools.boxed());

@@ -4,7 +4,9 @@
 //! The parts of our own kinds are decoded one by one ([`Part`]). A status of a stranger's shape then
 //! costs that status and not the object, let alone the stream: a guard around the whole object would
 //! lose its spec and annotations as well. A Node has the shape that the API server gives it, and is
-//! read without that detour: there are many, and they change often.
+//! read without that detour: there are many, and they change often. It comes by way of
+//! [`protobuf`](crate::protobuf), which hands on what `node` looks at and no more: another
+//! field is to be named there first.
 
 use std::{collections::BTreeMap, fmt};
 

@@ -49,6 +49,7 @@ pub(crate) struct Floor {
 struct Pass {
     threads: Handle,
     client: Client,
+    of_nodes: Client,
     hosts: Arc<Hosts>,
     image: Image,
     before: Image,
@@ -92,6 +93,7 @@ impl Floor {
         let pass = Arc::new(Pass {
             threads: self.threads.handle()?,
             client: self.threads.client.clone(),
+            of_nodes: self.threads.of_nodes.clone(),
             hosts: Arc::clone(hosts),
             image: Image::new(image).context("an image without digest")?,
             before: Image::new(before).context("an image without digest")?,
@@ -239,16 +241,16 @@ impl Pass {
             Some(Body::Strategic(patch)) => Patch::Strategic(patch),
             other => anyhow::bail!("no patch: {other:?}"),
         };
-        let of_kind = match kind {
-            Kind::Node => wire::NODES,
-            Kind::BootcNode => wire::BOOTC_NODES,
+        let (client, of_kind) = match kind {
+            Kind::Node => (&self.of_nodes, wire::NODES),
+            Kind::BootcNode => (&self.client, wire::BOOTC_NODES),
         };
         let params = PatchParams {
             field_manager: Some(crd::names::FIELD_MANAGER_OPERATOR.to_owned()),
             ..PatchParams::default()
         };
         let request = Request::new(of_kind).patch(name.as_str(), &params, &patch)?;
-        let object: Object<Nothing> = self.client.request(request).await?;
+        let object: Object<Nothing> = client.request(request).await?;
         Ok(object.metadata)
     }
 }

@@ -5,6 +5,7 @@ use kube::{
     Client,
     config::{KubeConfigOptions, Kubeconfig},
 };
+use operator::protobuf;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 /// How many, as in the operator.
@@ -15,6 +16,8 @@ pub(crate) struct Threads {
     runtime: Option<Runtime>,
     /// The client.
     pub(crate) client: Client,
+    /// The same for Nodes, as the operator asks for them.
+    pub(crate) of_nodes: Client,
 }
 
 impl Drop for Threads {
@@ -34,10 +37,11 @@ impl Threads {
             .thread_name(name)
             .enable_all()
             .build()?;
-        let client = runtime.spawn(connect(kubeconfig)).await??;
+        let [client, of_nodes] = runtime.spawn(connect(kubeconfig)).await??;
         Ok(Self {
             runtime: Some(runtime),
             client,
+            of_nodes,
         })
     }
 
@@ -48,10 +52,12 @@ impl Threads {
     }
 }
 
-async fn connect(kubeconfig: String) -> Result<Client> {
+async fn connect(kubeconfig: String) -> Result<[Client; 2]> {
     let kubeconfig = Kubeconfig::from_yaml(&kubeconfig)?;
     let options = KubeConfigOptions::default();
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
     config.default_retry = false;
-    Ok(Client::try_from(config)?)
+    let client = Client::try_from(config)?;
+    let of_nodes = protobuf::of_nodes(&client);
+    Ok([client, of_nodes])
 }

@@ -115,4 +115,12 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         why: "a node in its slot stands still until thousands of others have been told to stage",
         test: OPERATOR,
     },
+    Mutant {
+        name: "another-condition",
+        file: "operator/src/protobuf/message.rs",
+        old: "all.iter().filter(|condition| *condition.r#type == *READY)",
+        new: "all.iter().take(1)",
+        why: "whether a Node is Ready is not handed on",
+        test: OPERATOR,
+    },
 ];

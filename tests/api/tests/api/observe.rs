@@ -4,27 +4,35 @@
 use std::{pin::pin, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
-use api_tests::{Fleet, Suite, hosts};
+use api_tests::{Fleet, Suite, fleet::LABEL, hosts};
+use crd::names::ANNOTATION_CORDONED_BY;
 use fsm::{Input, view::NodeView};
 use futures::{Stream, StreamExt as _};
+use http::header::{ACCEPT, CONTENT_TYPE};
 use k8s_openapi::api::core::v1::Node;
 use kube::{
-    Api,
-    api::{Patch, PatchParams},
+    Api, Client,
+    api::{ListParams, Patch, PatchParams, WatchParams},
+    client::Body,
+    core::Request,
 };
 use libtest_mimic::Trial;
 use operator::{
-    observe::{Index, Watch, watch},
+    observe::{Index, Watch, watch, wire},
+    protobuf,
     report::Metrics,
 };
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 pub(crate) fn trials(suite: &Arc<Suite>) -> Vec<Trial> {
-    vec![suite.trial(
-        "observe::heartbeats_images_and_annotations_wake_nobody",
-        wakes,
-    )]
+    vec![
+        suite.trial(
+            "observe::heartbeats_images_and_annotations_wake_nobody",
+            wakes,
+        ),
+        suite.trial("observe::nodes_are_the_same_in_protobuf_and_json", forms),
+    ]
 }
 
 const NAME: &str = "wakes-1";
@@ -114,4 +122,95 @@ async fn wakes(suite: Arc<Suite>) -> Result<()> {
     ensure!(said.len() == 1, "{said:#?}");
     // Nobody runs the operator here, so nothing holds the pool.
     fleet.finish().await
+}
+
+/// All that is read of a Node.
+fn read(node: &wire::Node) -> String {
+    let meta = &node.metadata;
+    let all = meta.annotations.clone().unwrap_or_default();
+    let annotations = all.get(ANNOTATION_CORDONED_BY);
+    format!(
+        "{:?} {:?} {:?} {:?} {annotations:?} {:?} {:?} {:?}",
+        meta.name,
+        meta.uid,
+        meta.resource_version,
+        meta.labels,
+        node.spec,
+        node.status.ready(),
+        node.status.node_info
+    )
+}
+
+/// The code of a refusal.
+fn refused<T>(result: kube::Result<T>) -> Result<u16> {
+    match result {
+        Err(kube::Error::Api(status)) if !status.message.is_empty() => Ok(status.code),
+        Err(error) => Err(error.into()),
+        Ok(_) => anyhow::bail!("it was not refused"),
+    }
+}
+
+async fn forms(suite: Arc<Suite>) -> Result<()> {
+    let fleet = Fleet::new(&suite, "forms", 2).await?;
+    let plain = Api::<wire::Node>::all(suite.admin.clone());
+    let client = suite.client_of(api_tests::Account::OPERATOR, None).await?;
+    let nodes = Api::<wire::Node>::all(protobuf::of_nodes(&client));
+    let params = PatchParams::default();
+    let all = ListParams::default().labels(&format!("{LABEL}=forms"));
+    let texts = |all: Vec<wire::Node>| -> Vec<String> { all.iter().map(read).collect() };
+    // The cluster's own controllers write to new Nodes as well, between two questions at times.
+    let same = async |patch: Value| {
+        let patch = Patch::Strategic(patch);
+        api_tests::wait::until("the same in both forms", async || {
+            let patched = read(&nodes.patch("forms-1", &params, &patch).await?);
+            let got = read(&plain.get("forms-1").await?);
+            ensure!(patched == got, "{patched}\n{got}");
+            let [ours, theirs] = [nodes.list(&all).await?, plain.list(&all).await?];
+            let (ours, theirs) = (texts(ours.items), texts(theirs.items));
+            ensure!(ours == theirs && ours.len() == 2, "{ours:#?}\n{theirs:#?}");
+            ensure!(patched == ours[0], "{patched}\n{}", ours[0]);
+            Ok(patched)
+        })
+        .await
+    };
+    let cordoned = same(json!({
+        "metadata": { "annotations": { "bootc.dev/cordoned-by": "forms" } },
+        "spec": { "unschedulable": true },
+    }));
+    let cordoned = cordoned.await?;
+    for part in ["unschedulable: true", "Some(\"forms\")", "type: Ready"] {
+        ensure!(cordoned.contains(part), "no {part} in {cordoned}");
+    }
+    let free = json!({
+        "metadata": { "annotations": { "bootc.dev/cordoned-by": null } },
+        "spec": { "unschedulable": null },
+    });
+    let free = same(free).await?;
+    ensure!(free.contains("unschedulable: false"), "{free}");
+
+    let stale = Patch::Merge(json!({ "metadata": { "resourceVersion": "1" } }));
+    ensure!(refused(nodes.patch("forms-1", &params, &stale).await)? == 409);
+    ensure!(refused(nodes.patch("forms-none", &params, &stale).await)? == 404);
+    ensure!(refused(nodes.get("forms-1").await)? == 403);
+    ensure!(is_protobuf(&suite.admin, false).await? && is_protobuf(&suite.admin, true).await?);
+    fleet.finish().await
+}
+
+/// Whether the API server really answers in protobuf.
+async fn is_protobuf(client: &Client, watch: bool) -> Result<bool> {
+    let request = Request::new("/api/v1/nodes");
+    let mut request = if watch {
+        request.watch(&WatchParams::default(), "0")?
+    } else {
+        request.list(&ListParams::default())?
+    };
+    request.headers_mut().insert(ACCEPT, protobuf::WANTED);
+    let answer = client.send(request.map(Body::from)).await?;
+    let kind = answer.headers().get(CONTENT_TYPE).context("no type")?;
+    let wanted = if watch {
+        "application/vnd.kubernetes.protobuf;stream=watch"
+    } else {
+        "application/vnd.kubernetes.protobuf"
+    };
+    Ok(kind == wanted)
 }
