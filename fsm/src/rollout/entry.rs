@@ -98,7 +98,7 @@ pub(super) struct Repeat {
 pub(super) struct WaitingState {
     pub(super) in_flight: Option<Waiting>,
     pub(super) last: Option<Timestamp>,
-    /// When it is this node's turn to show what it waits for, in each lane.
+    /// When it is this node's turn to show what it waits for, in each line.
     pub(super) turns: [Option<Turn>; 2],
     /// Since when the wait that is still shown is over.
     pub(super) over: Option<Timestamp>,

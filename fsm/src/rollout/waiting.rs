@@ -74,7 +74,7 @@ impl Pace {
 
 /// Where a node without a slot waits for its turn: what a person may have to act on, and that a wait is
 /// over, are not behind all that wait for a slot.
-fn lane(wait: Option<&Wait>) -> usize {
+fn line(wait: Option<&Wait>) -> usize {
     usize::from(wait.is_some_and(|wait| !wait.on.is_warning()))
 }
 
@@ -144,8 +144,8 @@ impl Rollout {
         node.waiting.over = wait.is_none().then_some(over);
         // Those in slots are few, and somebody may have to act.
         let due = if due <= now && !in_slot {
-            let (lane, since) = (lane(wait), wait.map_or(over, |wait| wait.since));
-            self.paces[lane].turn(&mut node.waiting.turns[lane], since, now)
+            let (line, since) = (line(wait), wait.map_or(over, |wait| wait.since));
+            self.paces[line].turn(&mut node.waiting.turns[line], since, now)
         } else {
             due
         };

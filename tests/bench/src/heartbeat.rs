@@ -6,7 +6,7 @@ use std::{borrow::Cow, hint::black_box, pin::pin, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use futures::{AsyncBufReadExt as _, StreamExt as _, stream};
-use http::{HeaderValue, header::ACCEPT};
+use http::header::ACCEPT;
 use http_body_util::BodyExt as _;
 use k8s_openapi::api::core::v1;
 use kube::{
@@ -158,8 +158,7 @@ async fn lines(client: &Client, count: usize) -> Result<Vec<String>> {
 /// The same in protobuf: each is preceded by its length.
 async fn frames(client: &Client, count: usize) -> Result<Vec<Vec<u8>>> {
     let mut request = Request::new(wire::NODES).watch(&WatchParams::default(), "0")?;
-    let kind = HeaderValue::from_static("application/vnd.kubernetes.protobuf;stream=watch");
-    request.headers_mut().insert(ACCEPT, kind);
+    request.headers_mut().insert(ACCEPT, protobuf::WANTED);
     let mut body = client.send(request.map(Body::from)).await?.into_body();
     let (mut read, mut events) = (Vec::new(), Vec::new());
     while events.len() < count {
